@@ -1,0 +1,76 @@
+# Needs Python 3.11, 3.12 or 3.13 and make; everything else comes from requirements.lock.
+# CI runs the same targets (.ci/run).
+
+SHELL := /bin/bash
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+LOCKED := $(VENV)/.locked
+INSTALLED := $(VENV)/.installed
+ARGS ?=
+
+export MQ9_PORT MQ9_HTTP_PORT
+
+.PHONY: help venv dev test check sim chaos bench proto fmt lock clean
+
+help:  ## what there is
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' Makefile | expand -t 10
+
+venv: $(INSTALLED)  ## make .venv from requirements.lock, if it is missing or stale
+
+# The first interpreter that runs, is of a supported version and can make virtual environments. Anew for every new lock,
+# so that nothing stays that the lock does not name.
+$(LOCKED): requirements.lock
+	@python=; for candidate in $(PYTHON) python3.13 python3.12 python3.11 python3; do \
+	  if $$candidate -c 'import sys, ensurepip, sqlite3, venv; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' \
+	    >/dev/null 2>&1; then python=$$candidate; break; fi; done; \
+	if [ -z "$$python" ]; then \
+	  echo "make venv: no Python 3.11, 3.12 or 3.13 with venv found (PYTHON=/path/to/python names one)" >&2; exit 1; fi; \
+	echo "making $(VENV) with $$($$python --version)"; \
+	$$python -m venv --clear $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@touch $@
+
+$(INSTALLED): $(LOCKED) pyproject.toml
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+dev: venv  ## a broker on this machine; MQ9_PORT and MQ9_HTTP_PORT move it, ARGS="…" hands arguments on
+	@exec $(BIN)/mq9cluster dev $(ARGS)
+
+test: venv  ## all tests; ARGS="tests/unit -k name" picks some
+	@$(BIN)/python -m pytest -q -n 2 --dist loadfile $(ARGS)
+
+check: venv  ## format, lint, types, layers, generated code
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python proto/generate.py --check
+
+fmt: venv  ## format, and fix what can be fixed
+	@$(BIN)/ruff check --fix-only --quiet .
+	@$(BIN)/ruff format .
+
+proto: venv  ## generate code from proto/*.proto
+	@$(BIN)/python proto/generate.py
+
+sim: venv  ## simulated clusters, seed after seed
+	@$(BIN)/python -m pytest -q tests/simulation $(ARGS)
+
+chaos: venv  ## real nodes under real faults
+	@if [ -f chaos/__main__.py ]; then $(BIN)/python -m chaos $(ARGS); \
+	else echo "make chaos: there is no such suite yet; tests/cluster has the fault tests" >&2; exit 1; fi
+
+bench: venv  ## measure against nats-server JetStream on this machine
+	@$(BIN)/python -m bench $(ARGS)
+
+# uv is needed only here: it is no dependency of the project.
+lock:  ## write requirements.lock anew from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --python-version 3.11 --all-extras --generate-hashes \
+	  --no-emit-index-url --no-header --output-file requirements.lock pyproject.toml
+
+clean:  ## remove what was generated, .venv too
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache build dist

@@ -1,0 +1,86 @@
+"""What nodes cost while nobody asks anything: processor time of each over some seconds.
+
+`python -m bench.idle --nodes 3`, by hand. With `--waiting` that many FETCHes wait at the first node
+meanwhile, and must cost nothing.
+"""
+
+import argparse
+import shutil
+import signal
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+
+from bench import loadgen, report
+from bench.loadgen import BUILD_DIR, LoadFailed, LoadGenerator
+from bench.run import interrupt
+from bench.servers import Fleet, ServerFailed, mq9_fleet
+
+CORE_SHARE_MAX = 0.03
+SETTLE_SECONDS = 3.0  # elections, first compactions
+WAIT_MS_MAX = 300_000  # a FETCH waits no longer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command line; 0 when every node stays below its share of a core."""
+    options = _parse(arguments)
+    console = Console(highlight=False)
+    signal.signal(signal.SIGTERM, interrupt)
+    BUILD_DIR.mkdir(exist_ok=True)
+    home = Path(tempfile.mkdtemp(prefix="data-", dir=BUILD_DIR))
+    try:
+        console.print(report.circumstances(home).line())
+        program = loadgen.build()
+        with mq9_fleet(home, options.nodes).running() as fleet:
+            with _waiting(LoadGenerator(program, fleet.ports[:1]), options.waiting):
+                shares = _shares(fleet, options.seconds)
+            for server, share in zip(fleet.servers, shares, strict=True):
+                rss = server.rss_bytes() / 2**20
+                console.print(f"{server.name}: {100 * share:.2f} % of a core, RSS {rss:.0f} MiB")
+    except (LoadFailed, ServerFailed) as error:
+        console.print(f"[red]idle: {error}")
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+    return 0 if max(shares) <= CORE_SHARE_MAX else 1
+
+
+def _shares(fleet: Fleet, seconds: float) -> list[float]:
+    time.sleep(SETTLE_SECONDS)
+    before = [server.cpu_seconds() for server in fleet.servers]
+    time.sleep(seconds)
+    after = [server.cpu_seconds() for server in fleet.servers]
+    return [(late - early) / seconds for early, late in zip(before, after, strict=True)]
+
+
+@contextmanager
+def _waiting(generator: LoadGenerator, count: int) -> Iterator[None]:
+    """Inside, `count` FETCHes of one connection wait for what never comes."""
+    if count:
+        generator.ask("$mq9.AI.MAILBOX.CREATE", '{"name":"idle"}')
+    body = b'{"config":{"max_wait_ms":%d}}' % WAIT_MS_MAX
+    line = b"PUB $mq9.AI.MSG.FETCH.idle _INBOX.idle.%d %d\r\n%s\r\n"
+    asked = b"".join(line % (number, len(body), body) for number in range(count))
+    with socket.create_connection(("127.0.0.1", generator.ports[0])) as connection:
+        connection.sendall(b'CONNECT {"verbose":false}\r\nSUB _INBOX.idle.* 1\r\n' + asked)
+        yield
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.idle", description=__doc__)
+    parser.add_argument("--nodes", type=int, default=1)
+    parser.add_argument("--seconds", type=float, default=20.0)
+    parser.add_argument("--waiting", type=int, default=0, help="FETCHes that wait meanwhile")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,188 @@
+"""What /varz, /connz, /subsz, /routez and /cluster answer: facts in nats-server's field names.
+
+Pure: view in, JSON-ready values out. Called by http. Private mail addresses in subjects are
+blanked: an operator's dashboard is no place to read mailboxes from (docs/protocol.md, section 7).
+"""
+
+import os
+import resource
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import Any
+
+from mq9cluster.admin.logs import without_secrets
+from mq9cluster.admin.view import ConnectionFacts, NodeView, RouteFacts
+
+CONNECTIONS_LISTED_DEFAULT = 1_024  # nats-server's
+CONNECTIONS_LISTED_MAX = 10_000  # one answer is built in one turn of the loop
+_NANOSECONDS = 1_000_000_000
+
+Json = dict[str, Any]
+
+
+def varz(view: NodeView, requests: Mapping[str, int]) -> Json:
+    """The server: identity, limits, totals."""
+    server = view.server()
+    now_ms = view.now_ms()
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    up_s = max((now_ms - server.started_ms) / 1000, 0.001)
+    cores = os.cpu_count() or 1
+    return {
+        "server_id": server.server_id,
+        "server_name": server.server_name,
+        "version": server.version,
+        "proto": 1,
+        "go": "none (Python)",
+        "host": server.host,
+        "port": server.port,
+        "max_connections": server.connections_max,
+        "ping_interval": round(server.ping_interval_s * _NANOSECONDS),
+        "ping_max": server.pings_outstanding_max,
+        "http_host": server.http_host,
+        "http_port": server.http_port,
+        "http_base_path": "",
+        "https_port": 0,
+        "auth_timeout": server.auth_timeout_s,
+        "max_control_line": server.control_line_bytes_max,
+        "max_payload": server.payload_bytes_max,
+        "max_pending": server.pending_bytes_max,
+        "cluster": {},
+        "write_deadline": round(server.write_deadline_s * _NANOSECONDS),
+        "start": _moment(server.started_ms),
+        "now": _moment(now_ms),
+        "uptime": _span(now_ms - server.started_ms),
+        "mem": usage.ru_maxrss * 1024,
+        "cores": cores,
+        "gomaxprocs": cores,
+        "cpu": round(100 * (usage.ru_utime + usage.ru_stime) / up_s, 1),
+        "connections": server.connections,
+        "total_connections": server.connections_total,
+        "routes": server.routes,
+        "remotes": server.routes,
+        "leafnodes": 0,
+        "in_msgs": server.in_msgs,
+        "in_bytes": server.in_bytes,
+        "out_msgs": server.out_msgs,
+        "out_bytes": server.out_bytes,
+        "slow_consumers": server.slow_consumers,
+        "stale_connections": server.stale_connections,
+        "subscriptions": server.subscriptions,
+        "http_req_stats": dict(requests),
+        "config_load_time": _moment(server.started_ms),
+    }
+
+
+def connz(view: NodeView, *, offset: int, limit: int, subjects: bool) -> Json:
+    """The connections, oldest first, `limit` of them from `offset` on."""
+    now_ms = view.now_ms()
+    connections = view.connections(with_subjects=subjects)
+    shown = list(islice(connections, offset, offset + limit))
+    return {
+        "server_id": view.server().server_id,
+        "now": _moment(now_ms),
+        "num_connections": len(shown),
+        "total": len(connections),
+        "offset": offset,
+        "limit": limit,
+        "connections": [_connection(facts, now_ms, subjects=subjects) for facts in shown],
+    }
+
+
+def _connection(facts: ConnectionFacts, now_ms: int, *, subjects: bool) -> Json:
+    shown: Json = {
+        "cid": facts.cid,
+        "kind": "Client",
+        "type": "nats",
+        "ip": facts.ip,
+        "port": facts.port,
+        "start": _moment(facts.started_ms),
+        "last_activity": _moment(facts.last_activity_ms),
+        "rtt": f"{round(facts.rtt_s * 1_000_000)}µs",
+        "uptime": _span(now_ms - facts.started_ms),
+        "idle": _span(now_ms - facts.last_activity_ms),
+        "pending_bytes": facts.pending_bytes,
+        "in_msgs": facts.in_msgs,
+        "out_msgs": facts.out_msgs,
+        "in_bytes": facts.in_bytes,
+        "out_bytes": facts.out_bytes,
+        "subscriptions": facts.subscriptions,
+        "name": facts.name,
+        "lang": facts.lang,
+        "version": facts.version,
+    }
+    if subjects:
+        shown["subscriptions_list"] = [without_secrets(subject) for subject in facts.subjects]
+    return shown
+
+
+def subsz(view: NodeView) -> Json:
+    """The subscription table."""
+    interest = view.interest()
+    return {
+        "server_id": view.server().server_id,
+        "now": _moment(view.now_ms()),
+        "num_subscriptions": interest.subscriptions,
+        "num_cache": interest.cached,
+        "num_inserts": interest.inserts,
+        "num_removes": interest.removes,
+        "num_matches": interest.matches,
+        "cache_hit_rate": interest.cache_hits / interest.matches if interest.matches else 0,
+        "max_fanout": 0,
+        "avg_fanout": 0,
+        "total": 0,
+        "offset": 0,
+        "limit": 0,
+    }
+
+
+def routez(view: NodeView) -> Json:
+    """The links to peer nodes."""
+    server = view.server()
+    routes = view.routes()
+    return {
+        "server_id": server.server_id,
+        "server_name": server.server_name,
+        "now": _moment(view.now_ms()),
+        "num_routes": len(routes),
+        "routes": [_route(facts) for facts in routes],
+    }
+
+
+def _route(facts: RouteFacts) -> Json:
+    return {
+        "rid": facts.rid,
+        "remote_name": facts.remote_name,
+        "ip": facts.ip,
+        "port": facts.port,
+        "pending_size": facts.pending_bytes,
+        "in_msgs": facts.in_msgs,
+        "out_msgs": facts.out_msgs,
+        "in_bytes": facts.in_bytes,
+        "out_bytes": facts.out_bytes,
+        "subscriptions": facts.subscriptions,
+    }
+
+
+def cluster(view: NodeView, *, hashes: bool) -> Json:
+    """Nodes, shards and their replicas, as this node sees them; with `hashes`, its states', too."""
+    facts = asdict(view.cluster())
+    return {**facts, "state_hashes": view.state_hashes()} if hashes else facts
+
+
+def _moment(at_ms: int) -> str:
+    """RFC 3339, as nats-server writes it."""
+    at = datetime.fromtimestamp(at_ms / 1000, UTC)
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _span(span_ms: int) -> str:
+    """A duration as nats-server writes it: 1d2h3m4s, from the first part that is not zero."""
+    rest = timedelta(milliseconds=max(span_ms, 0))
+    hours, seconds = divmod(rest.seconds, 3600)
+    minutes, seconds = divmod(seconds, 60)
+    parts = [(rest.days, "d"), (hours, "h"), (minutes, "m"), (seconds, "s")]
+    while len(parts) > 1 and parts[0][0] == 0:
+        parts.pop(0)
+    return "".join(f"{count}{unit}" for count, unit in parts)

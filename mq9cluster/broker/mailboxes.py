@@ -1,0 +1,218 @@
+"""The mailbox commands: what each means, on the shard that holds the mailbox.
+
+Called by `router`, one method per command; answers through a `Call`. Commands that change
+something are proposed; reads wait for the shard's read barrier. What a connection holds or waits
+for is known here, so that it can be let go when the connection ends.
+"""
+
+from base64 import b32encode
+from functools import partial
+from typing import Final, NamedTuple
+
+from mq9cluster.broker.call import Call
+from mq9cluster.cluster.shard import Shard
+from mq9cluster.cluster.shards import Shards
+from mq9cluster.cluster.waiting import Waiter
+from mq9cluster.domain.address import mailbox_ref
+from mq9cluster.domain.command import (
+    Command,
+    DeleteMessage,
+    EndConnection,
+    FetchMessages,
+    Owner,
+    SendMessage,
+)
+from mq9cluster.domain.errors import Overloaded
+from mq9cluster.domain.outcome import Done, MailboxCreated, MessageStored, Outcome, Refused
+from mq9cluster.domain.ports import Random
+from mq9cluster.domain.read import MessagesRead
+from mq9cluster.protocol import replies, requests
+
+GENERATED_PREFIX: Final = "mbx."
+GENERATED_BYTES: Final = (
+    20  # 160 bits: beyond guessing, and 32 characters of base32 without padding
+)
+WAITING_PER_CONNECTION_MAX: Final = (
+    1_000  # a flood is answered `overloaded` before it stalls its own connection
+)
+
+
+class Target(NamedTuple):
+    """Whom a command is for.
+
+    `ref`, `address` and `shard` only where the subject names a mailbox.
+    """
+
+    account: str
+    ref: bytes
+    address: str
+    shard: Shard
+
+
+class _Connection:
+    """What a client connection left behind in shards."""
+
+    __slots__ = ("owner", "shards", "waiting")
+
+    def __init__(self, owner: Owner) -> None:
+        self.owner = owner
+        self.shards: set[Shard] = set()  # in which it may hold messages
+        self.waiting: set[Waiter] = set()
+
+
+class Mailboxes:
+    """What clients do with mailboxes, for one run of one node."""
+
+    def __init__(
+        self, shards: Shards, random: Random, node: int, incarnation: int, duplicate_window_ms: int
+    ) -> None:
+        self._shards = shards
+        self._random = random
+        self._node = node
+        self._incarnation = incarnation
+        self._duplicate_window_ms = duplicate_window_ms
+        self._connections: dict[int, _Connection] = {}
+
+    def begin_run(self, incarnation: int) -> None:
+        """From now on connections own what they are handed as this run."""
+        self._incarnation = incarnation
+        for number, client in self._connections.items():
+            client.owner = self._owner(number)
+
+    def holding(self) -> list[int]:
+        """Connections that may hold messages."""
+        return [number for number, client in self._connections.items() if client.shards]
+
+    def target(self, account: str, address: str) -> Target:
+        """The mailbox of that address, wherever it is."""
+        ref = mailbox_ref(account, address)
+        return Target(account, ref, address, self._shards.of(ref))
+
+    @property
+    def waiting(self) -> int:
+        """FETCHes that wait."""
+        return sum(shard.waiting_fetches for shard in self._shards.all)
+
+    # --- mailboxes -------------------------------------------------------------------------------
+
+    def create(self, account: str, _: int, __: bytes | None, payload: bytes, call: Call) -> None:
+        """MAILBOX.CREATE."""
+        request = requests.parse_create(payload)
+        address = request.address or self._generate_address()
+        target = self.target(account, address)
+        command = request.command._replace(mailbox=target.ref)
+        target.shard.propose(command, partial(_answer, call))
+
+    def _generate_address(self) -> str:
+        token = b32encode(self._random.token(GENERATED_BYTES)).decode().lower()
+        return GENERATED_PREFIX + token
+
+    # --- messages --------------------------------------------------------------------------------
+
+    def send(
+        self, target: Target, _: int, header: bytes | None, payload: bytes, call: Call
+    ) -> None:
+        """MSG.SEND."""
+        if header is None:
+            command = SendMessage(target.ref, payload)
+        else:
+            command = requests.parse_send(target.ref, header, payload, self._duplicate_window_ms)
+        target.shard.propose(command, partial(_answer, call))
+
+    def query(
+        self, target: Target, connection: int, _: bytes | None, payload: bytes, call: Call
+    ) -> None:
+        """MSG.QUERY."""
+        request = requests.parse_query(target.ref, payload)
+        done = partial(_answer_read, call, as_text=request.as_text)
+        target.shard.query(request.query, done, self._owner(connection))
+
+    def delete(
+        self, target: Target, _: int, __: bytes | None, ___: bytes, call: Call, msg_id: int
+    ) -> None:
+        """MSG.DELETE."""
+        done = partial(_answer, call, reply=replies.DELETED)
+        target.shard.propose(DeleteMessage(target.ref, msg_id), done)
+
+    # --- hand-outs -------------------------------------------------------------------------------
+
+    def fetch(
+        self, target: Target, connection: int, _: bytes | None, payload: bytes, call: Call
+    ) -> None:
+        """MSG.FETCH."""
+        client = self._connection(connection)
+        request = requests.parse_fetch(target.ref, client.owner, payload)
+        if len(client.waiting) >= WAITING_PER_CONNECTION_MAX:
+            raise Overloaded(f"{WAITING_PER_CONNECTION_MAX} FETCHes wait on this connection")
+        if isinstance(request.read, FetchMessages) and not request.read.ack_wait_ms:
+            client.shards.add(target.shard)
+
+        def done(found: MessagesRead | Refused) -> None:
+            client.waiting.discard(waiter)
+            _answer_read(call, found, as_text=request.as_text)
+
+        waiter = Waiter(request.read, request.wait_ms, done, client.owner)
+        client.waiting.add(waiter)
+        target.shard.fetch(waiter)
+
+    def ack(
+        self, target: Target, connection: int, _: bytes | None, payload: bytes, call: Call
+    ) -> None:
+        """MSG.ACK."""
+        owner = self._owner(connection)
+        self._propose(target, requests.parse_ack(target.address, target.ref, owner, payload), call)
+
+    def nack(
+        self, target: Target, connection: int, _: bytes | None, payload: bytes, call: Call
+    ) -> None:
+        """MSG.NACK."""
+        owner = self._owner(connection)
+        self._propose(target, requests.parse_nack(target.address, target.ref, owner, payload), call)
+
+    @staticmethod
+    def _propose(target: Target, command: Command, call: Call) -> None:
+        target.shard.propose(command, partial(_answer, call))
+
+    # --- connections -----------------------------------------------------------------------------
+
+    def _owner(self, connection: int) -> Owner:
+        return Owner(self._node, self._incarnation, connection)
+
+    def _connection(self, connection: int) -> _Connection:
+        client = self._connections.get(connection)
+        if client is None:
+            client = self._connections[connection] = _Connection(self._owner(connection))
+        return client
+
+    def connection_closed(self, connection: int) -> None:
+        """Stop waiting for it, and give back what it holds, behind its own FETCHes under way."""
+        client = self._connections.pop(connection, None)
+        if client is None:
+            return
+        for waiter in client.waiting:
+            self._shards.of(waiter.request.mailbox).cancel(waiter)
+        self._shards.forget(client.owner)
+        for shard in client.shards:
+            shard.propose_surely(EndConnection(client.owner), _nothing)
+
+
+def _nothing() -> None:
+    """Nobody is left to be told."""
+
+
+def _answer(call: Call, outcome: Outcome, reply: bytes = replies.DONE) -> None:
+    if isinstance(outcome, MessageStored):
+        call.reply(replies.stored(outcome))
+    elif isinstance(outcome, Refused):
+        call.refuse(outcome.error)
+    elif isinstance(outcome, MailboxCreated):
+        call.reply(replies.created(outcome))
+    elif isinstance(outcome, Done):
+        call.reply(reply)
+
+
+def _answer_read(call: Call, found: MessagesRead | Refused, *, as_text: bool) -> None:
+    if isinstance(found, Refused):
+        call.refuse(found.error)
+    else:
+        call.reply(replies.messages(found, as_text=as_text))

@@ -1,0 +1,164 @@
+"""The command line: `serve`, `dev`, `status`.
+
+Owns flags, exit codes and what is printed. Called by __main__; reads the configuration, sets up
+logs, then hands over to the node (`serve`), to processes of its own (`dev`, in mq9cluster/dev.py)
+or asks one over HTTP (`status`).
+
+Exit codes: 0 done, or stopped as asked; 1 it could not go on (one line says why); 2 wrong use or
+settings (one line).
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import uvloop
+
+from mq9cluster import dev as dev_cluster
+from mq9cluster import status as status_table
+from mq9cluster.admin.logs import logging_to
+from mq9cluster.config import (
+    DEV,
+    SERVE,
+    STATUS,
+    ConfigError,
+    Setting,
+    node_config,
+    prepare_directory,
+    resolve,
+)
+from mq9cluster.node import NodeFailed, serve_until_stopped
+
+log = logging.getLogger(__name__)
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Carry out `arguments`; the exit code. What goes wrong is told in one line on stderr."""
+    try:
+        result = program.main(list(arguments), prog_name="mq9cluster", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_USAGE
+    except click.ClickException as error:
+        return _complain(error.format_message(), EXIT_USAGE)
+    except ConfigError as error:
+        return _complain(str(error), EXIT_USAGE)
+    except (dev_cluster.DevFailed, status_table.NoAnswer) as error:
+        return _complain(str(error), EXIT_FAILED)
+    except (click.Abort, KeyboardInterrupt):
+        return EXIT_OK
+    return result if isinstance(result, int) else EXIT_OK
+
+
+def _complain(why: str, code: int) -> int:
+    click.echo(f"mq9cluster: {' '.join(why.split())}", err=True)
+    return code
+
+
+def _flags(settings: tuple[Setting, ...]) -> Callable[[Command], Command]:
+    """Options for `settings`, all optional texts: config reads and checks them."""
+
+    def decorate(command: Command) -> Command:
+        for setting in reversed(settings):
+            shown = f" [{setting.default}]" if setting.default else ""
+            command = click.option(
+                f"--{setting.flag}", setting.key, metavar=setting.metavar, help=setting.help + shown
+            )(command)
+        return command
+
+    return decorate
+
+
+_config_file = click.option(
+    "--config",
+    "config_file",
+    metavar="FILE",
+    envvar="MQ9_CONFIG",
+    type=click.Path(path_type=Path),
+    help="TOML file with any of these settings, dashes written as underscores",
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(version("mq9cluster"), message="%(prog)s %(version)s")
+def program() -> None:
+    """Mailboxes and a registry for AI agents, spoken over the NATS protocol.
+
+    Every setting is also an environment variable (--data-dir is MQ9_DATA_DIR) and a key of the
+    file that --config names (data_dir); flags win over environment over file.
+    """
+
+
+@program.command()
+@_config_file
+@click.option("--stop-with-stdin", is_flag=True, hidden=True, help="stop when stdin is closed")
+@_flags(SERVE)
+def serve(config_file: Path | None, *, stop_with_stdin: bool, **flags: str | None) -> int:
+    """Run one node in the foreground.
+
+    Without --peers it is a cluster of one. SIGTERM or SIGUSR2 hands over what it leads and lets
+    clients leave (--lame-duck), then stops it; SIGINT stops it at once.
+    """
+    config = node_config(flags, os.environ, config_file)
+    prepare_directory(config.data_dir, "--data-dir")
+    failed = False
+    with logging_to(config.log_format, config.log_level, config.name):
+        try:
+            uvloop.run(serve_until_stopped(config, stop_with_stdin=stop_with_stdin))
+        except NodeFailed as error:
+            log.critical("%s", error)
+            failed = True
+    if failed:
+        # At once: an ordinary exit would wait for threads that may hang in a failed disk, and let
+        # destructors write to it.
+        os._exit(EXIT_FAILED)
+    return EXIT_OK
+
+
+@program.command()
+@_config_file
+@_flags(DEV)
+def dev(config_file: Path | None, **flags: str | None) -> int:
+    """Run a whole cluster on this machine to try things with.
+
+    NATS clients connect to --port, --port + 1, and so on. Without --data-dir everything is gone
+    when it stops. Ctrl-C stops all nodes.
+    """
+    values = resolve(DEV, flags, os.environ, config_file)
+    if values["data_dir"]:
+        prepare_directory(values["data_dir"], "--data-dir")
+    plan = dev_cluster.Plan(
+        nodes=values["nodes"],
+        port=values["port"],
+        http_port=values["http_port"],
+        data_dir=values["data_dir"],
+        config_file=config_file,
+    )
+    return asyncio.run(dev_cluster.run(plan))
+
+
+@program.command()
+@_config_file
+@_flags(STATUS)
+@click.option("--json", "as_json", is_flag=True, help="print what /cluster answers")
+def status(config_file: Path | None, *, as_json: bool, **flags: str | None) -> int:
+    """Show nodes, shards, leaders, lag, mailboxes and agents."""
+    values = resolve(STATUS, flags, os.environ, config_file)
+    answer = status_table.ask(values["http"])
+    if as_json:
+        click.echo(status_table.as_json(answer))
+    else:
+        status_table.show(answer, sys.stdout)
+    return EXIT_OK

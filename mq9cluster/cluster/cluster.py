@@ -1,0 +1,562 @@
+"""This node as a member of its cluster: builds peers, `meta` and the shards, and looks after them.
+
+`node` makes one, starts it before it listens to clients and stops it after. A cluster of one is the
+same without peers.
+
+A start: peers listen and dial; `meta` finds a leader; the first leader founds the cluster; this
+node opens its replicas as the placement says, announces its run, and is a member. A node that is
+cut off: its lease runs out by its own clock first, and `on_lease_lost` closes what it may no longer
+promise; then the others end its run and release what it held; when it is back it begins a new one.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from mq9cluster.cluster import meta, wire
+from mq9cluster.cluster.clocks import ClusterClock
+from mq9cluster.cluster.durability import Durability, Group
+from mq9cluster.cluster.engine import Members, Message, NotLeader
+from mq9cluster.cluster.links import Links, Service
+from mq9cluster.cluster.meta import META_GROUP, MetaReplica, Run
+from mq9cluster.cluster.overview import Overview
+from mq9cluster.cluster.peers import Answered, Flag, PeerIdentity, PeerReply, Peers, PeerTls
+from mq9cluster.cluster.placement import place
+from mq9cluster.cluster.raft_engine import RaftEngine
+from mq9cluster.cluster.raft_rules import Timing
+from mq9cluster.cluster.replica import Replica
+from mq9cluster.cluster.shard import Shard
+from mq9cluster.cluster.shards import Shards
+from mq9cluster.cluster.snapshots import Snapshots
+from mq9cluster.cluster.wire import Kind
+from mq9cluster.domain.errors import Overloaded
+from mq9cluster.domain.ports import Clock, Random
+from mq9cluster.storage.database import Database
+from mq9cluster.storage.log import GroupLog
+from mq9cluster.storage.state import ShardState
+
+TICK_S: Final = 0.1
+TIMING: Final = Timing(heartbeat_ms=95)  # due at every tick: one message per peer for all groups
+WATCH_S: Final = 0.25
+OVERVIEW_S: Final = 1.0
+LEASE_S: Final = 5.0  # silent for so long, a node's run is ended by the others
+LEASE_HELD_S: Final = (
+    3.5  # and over by its own clock well before, also under a deposed leader of meta
+)
+BALANCE_S: Final = 3.0  # a shard's preferred leader must have been well for so long
+HAND_OVER_S_MAX: Final = 3.0
+RELEASE_AGAIN_S: Final = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class ForeignData(Exception):
+    """The data directory belongs to another cluster."""
+
+
+@dataclass(frozen=True, slots=True)
+class Membership:
+    """Who this node is, and who the first members are."""
+
+    name: str
+    node_id: int
+    listen: str  # where clients reach it, as told to others
+    addresses: Mapping[str, str]  # of all first members, this one included
+    shards: int
+    peer_host: str = "127.0.0.1"
+    peer_port: int = 0
+    tls: PeerTls | None = None
+
+
+class MemberEvents:
+    """What the cluster tells the node above it. The node overrides what it cares for."""
+
+    def on_lease_lost(self) -> None:
+        """This node may no longer promise that what its connections hold is theirs."""
+
+    def on_new_run(self, incarnation: int) -> None:
+        """From now on this node acts as this run."""
+
+    def on_peer_up(self, peer: str) -> None:
+        """There are streams to a peer."""
+
+    def on_peer_down(self, peer: str) -> None:
+        """There are none any more."""
+
+    def on_route(self, peer: str, data: bytes) -> None:
+        """A frame of core NATS from a peer."""
+
+    def on_members(self) -> None:
+        """Who is in the cluster, or where, may have changed."""
+
+
+class Cluster:
+    """The node's membership; implements `peers.PeerHandler`."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        database: Database,
+        durability: Durability,
+        clock: Clock,
+        random: Random,
+        incarnation: int,
+        new_incarnation: Callable[[], int],
+        above: MemberEvents,
+    ) -> None:
+        self.me = membership
+        self.clock = ClusterClock(clock)
+        self.draining = False
+        self._database = database
+        self._durability = durability
+        self._random = random
+        self._new_incarnation = new_incarnation
+        self._above = above
+        self._groups: dict[int, tuple[Group, RaftEngine]] = {}
+        self._peer_flags: dict[str, Flag] = {}
+        self._loop = asyncio.get_running_loop()
+        self._lease_until_s = 0.0
+        self._in_lease = False  # nothing is promised before there is a run
+        self._led_meta_since_s: float | None = None
+        self._well_since_s: dict[str, float] = {}
+        self._asked_s = 0.0
+        self._released: dict[tuple[int, int, int], float] = {}
+        self._changed = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._beginning: asyncio.Task[None] | None = None
+        self.overview = Overview(membership.name)
+        self.incarnation = incarnation
+        identity = PeerIdentity(membership.name, f"{membership.node_id:016x}", self.incarnation)
+        self.peers = Peers(identity, membership.addresses, self, clock, random, membership.tls)
+        self.snapshots = Snapshots(
+            database, durability, self.peers, lambda: self.peers.cluster_id, clock.seconds
+        )
+        self.meta = MetaReplica(
+            ShardState(database, META_GROUP),
+            partial(self._send, META_GROUP),
+            partial(self.snapshots.send, META_GROUP),
+            self._meta_changed,
+        )
+        self.shards: Shards
+        self._links: Links
+        self._service: Service
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def why_not_ready(self) -> str:
+        """What keeps this node from serving every client; "" for nothing."""
+        if not self._in_lease:
+            return "no contact with the cluster"
+        lagging = sum(not replica.caught_up.is_set() for replica in self.shards.replicas)
+        if lagging:
+            return f"{lagging} shards are catching up with their logs"
+        lost = sum(not self._links.leader_of(shard.shard) for shard in self.shards.all)
+        return f"{lost} shards have no leader" if lost else ""
+
+    def elections_won(self) -> list[tuple[int, int]]:
+        """(group, elections this node won in it since it started)."""
+        groups = self._groups.items()
+        return [(number, engine.status().elections_won) for number, (_, engine) in groups]
+
+    def is_alive(self, name: str) -> bool:
+        """Whether a member gives signs of life."""
+        return name == self.me.name or self.peers.is_up(name)
+
+    def is_draining(self, name: str) -> bool:
+        """Whether a member is about to leave."""
+        if name == self.me.name:
+            return self.draining
+        return bool(self._peer_flags.get(name, Flag(0)) & Flag.DRAINING)
+
+    def clock_offset_ms(self, name: str) -> int:
+        """How far a member's clock is from the median, as far as known."""
+        ahead = 0 if name == self.me.name else self.peers.clock_offset_ms(name) or 0
+        return ahead - self.clock.offset_ms
+
+    def connect_urls(self) -> list[str]:
+        """Where clients can connect, at nodes that are alive and not leaving."""
+        urls = []
+        for name, run in sorted(self.meta.meta.runs.items()):
+            here = name == self.me.name and not self.draining
+            if run.listen and (here or self._is_well(name)):
+                urls.append(run.listen)
+        return urls
+
+    async def start(self, cluster_id: str) -> None:
+        """Join the cluster, or found it; returns as a member. Raises OSError, ForeignData."""
+        self.peers.cluster_id = cluster_id
+        names = tuple(sorted(self.me.addresses))
+        self._check_members(names)
+        applied = self.meta.meta.applied_index
+        engine, group = self._open_group(META_GROUP, self.meta, names, applied)
+        self.meta.start(engine, self._durability, group)
+        if len(names) > 1:
+            await self.peers.start(self.me.peer_host, self.me.peer_port)
+        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._watch())]
+        while not self.meta.meta.cluster_id:
+            self._found(names)
+            await self._next_change(meta.RETRY_S)
+        state = self.meta.meta
+        if cluster_id and cluster_id != state.cluster_id:
+            raise ForeignData(f"the data belong to cluster {cluster_id}, not {state.cluster_id}")
+        self._check_members(names)
+        self.peers.cluster_id = state.cluster_id
+        self._open_shards(state)
+        await self._begin_run()
+
+    def _check_members(self, names: Sequence[str]) -> None:
+        born = self.meta.meta.members
+        if born and born != list(names):
+            raise ForeignData(f"--peers: the cluster was born with {', '.join(born)}")
+
+    def _found(self, names: Sequence[str]) -> None:
+        if self.meta.engine.is_leader:
+            cluster_id = self._random.token(16).hex()
+            placement = place(names, self.me.shards)
+            self.meta.propose(meta.found(cluster_id, names, self.me.shards, placement))
+
+    async def _next_change(self, seconds: float) -> None:
+        """Wait until `meta` changed, but no longer than this."""
+        self._changed.clear()
+        try:
+            async with asyncio.timeout(seconds):
+                await self._changed.wait()
+        except TimeoutError:
+            pass
+
+    def _open_group(
+        self, number: int, replica: Replica | MetaReplica, names: Sequence[str], applied: int
+    ) -> tuple[RaftEngine, Group]:
+        log = GroupLog(self._database, number)
+        engine = RaftEngine(
+            name=self.me.name,
+            members=Members(tuple(sorted(names))),
+            log=log,
+            hard_state=log.hard_state,
+            applied=applied,
+            clock=self.clock,
+            random=_Jitter(self._random),
+            timing=TIMING,
+        )
+        group = self._durability.register(number, engine, log, replica, applied)
+        self._groups[number] = group, engine
+        self.snapshots.add(group, engine, replica)
+        return engine, group
+
+    def _open_shards(self, state: meta.Meta) -> None:
+        self._links = Links(self.me.name, self.peers, state.placement)
+        replicas: dict[int, Replica] = {}
+        shards: list[Shard] = []
+        for number, names in enumerate(state.placement):
+            replica = self._open_replica(number, names) if self.me.name in names else None
+            if replica:
+                replicas[number] = replica
+            shards.append(
+                Shard(
+                    number,
+                    self.me.node_id,
+                    self.incarnation,
+                    replica,
+                    self._links.find_leader,
+                )
+            )
+        self._links.know(replicas)
+        self._service = Service(replicas)
+        self.shards = Shards(shards, self._durability)
+
+    def _open_replica(self, number: int, names: Sequence[str]) -> Replica:
+        state = ShardState(self._database, number)
+        send_state = partial(self.snapshots.send, number)
+        replica = Replica(number, state, self.clock, partial(self._send, number), send_state)
+        engine, group = self._open_group(number, replica, names, replica.machine.applied_index)
+        replica.start(engine, self._durability, group)
+        return replica
+
+    async def _begin_run(self) -> None:
+        """Announce this node's run, and wait until everybody will know."""
+        run = Run(self.me.node_id, self.incarnation, self.me.listen)
+        await meta.propose_until(
+            self.meta,
+            self._forward_to_meta,
+            meta.begin_run(self.me.name, run),
+            lambda state: state.runs.get(self.me.name) == run,
+        )
+        self._in_lease = True
+        self._lease_until_s = self._loop.time() + LEASE_HELD_S
+        # Whoever connects now finds what this node's earlier runs held open again, wherever there
+        # is a leader.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEASE_S):
+                await self.shards.end_earlier_runs(self.me.node_id, self.incarnation)
+
+    def _forward_to_meta(self, command: bytes) -> None:
+        leader = self.meta.engine.leader
+        if leader and leader != self.me.name:
+            self.peers.request(leader, Kind.META, command, _ignore)
+
+    async def leave(self) -> None:
+        """Hand leaderships over; returns when none is left, or after a while."""
+        self.draining = True
+        self._above.on_members()  # this node is no place to connect to any more
+        for _ in range(round(HAND_OVER_S_MAX / TICK_S)):
+            if not self._hand_over():
+                return
+            await asyncio.sleep(TICK_S)
+
+    def _hand_over(self) -> bool:
+        """Transfer what this node leads; whether it still leads anything that another could."""
+        left = False
+        for number, (group, engine) in self._groups.items():
+            peer = next((n for n in self._replicas_of(number) if self._could_lead(n)), "")
+            if engine.is_leader and peer:
+                left = True
+                self._transfer(engine, group, peer)
+        return left
+
+    def _transfer(self, engine: RaftEngine, group: Group, peer: str) -> None:
+        try:
+            engine.transfer(peer)
+        except NotLeader:
+            return  # a transfer is under way already
+        self._durability.wake(group)
+
+    def _replicas_of(self, group: int) -> Sequence[str]:
+        names = self.peers.names if group == META_GROUP else self.meta.meta.placement[group]
+        return [name for name in names if name != self.me.name]
+
+    def _could_lead(self, peer: str) -> bool:
+        """Whether `peer` is well, and its clock is: it would not take over otherwise."""
+        ahead_ms = self.peers.clock_offset_ms(peer)
+        return self._is_well(peer) and ahead_ms is not None and self.clock.near_median(ahead_ms)
+
+    def _is_well(self, peer: str) -> bool:
+        return self.peers.is_up(peer) and not self._peer_flags.get(peer, Flag(0)) & Flag.DRAINING
+
+    async def stop(self) -> None:
+        """Stop taking part."""
+        for task in (*self._tasks, *([self._beginning] if self._beginning else [])):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.snapshots.stop()
+        if hasattr(self, "shards"):
+            await self.shards.stop()
+        await self.peers.stop()
+
+    # --- time ------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        while True:
+            for group, engine in self._groups.values():
+                engine.tick()
+                self._durability.wake(group)
+            await asyncio.sleep(TICK_S)
+
+    async def _watch(self) -> None:
+        """What has to be looked after, four times a second."""
+        while True:
+            await asyncio.sleep(WATCH_S)
+            self._watch_clocks()
+            self._watch_lease()
+            if hasattr(self, "shards"):
+                self._end_silent_runs()
+                self._release_ended_runs()
+                self._balance()
+                self._ask_around()
+
+    def _ask_around(self) -> None:
+        """Once a second: what do the others know of their replicas?"""
+        now_s = self._loop.time()
+        if now_s - self._asked_s < OVERVIEW_S:
+            return
+        self._asked_s = now_s
+        for name in self.peers.names:
+            self.peers.request(name, Kind.OVERVIEW, b"", partial(self._told, name))
+
+    def _told(self, peer: str, reply: PeerReply) -> None:
+        if isinstance(reply, Answered):
+            self.overview.heard(peer, reply.data)
+        else:
+            self.overview.forget(peer)
+
+    def _watch_clocks(self) -> None:
+        offsets = [self.peers.clock_offset_ms(name) for name in self.peers.names]
+        self.clock.hear(offset for offset in offsets if offset is not None)
+        for _, engine in self._groups.values():
+            engine.may_lead = self.clock.may_lead
+        if not self.clock.may_lead and hasattr(self, "shards"):
+            self._hand_over()
+
+    def _watch_lease(self) -> None:
+        now_s = self._loop.time()
+        if self.meta.engine.is_leader:
+            self._lease_until_s = now_s + LEASE_HELD_S
+        if self._in_lease and now_s > self._lease_until_s and hasattr(self, "shards"):
+            self._in_lease = False
+            _log.warning("lease lost", extra={"incarnation": self.incarnation})
+            self._above.on_lease_lost()
+        run = self.meta.meta.runs.get(self.me.name)
+        if run and run.ended and run.incarnation == self.incarnation and self._beginning is None:
+            self._beginning = asyncio.create_task(self._begin_again())
+
+    async def _begin_again(self) -> None:
+        if self._in_lease:
+            self._in_lease = False
+            self._above.on_lease_lost()
+        self.incarnation = self._new_incarnation()
+        for shard in self.shards.all:
+            shard.begin_run(self.incarnation)
+        self._above.on_new_run(self.incarnation)
+        await self._begin_run()
+        _log.warning("new run begun", extra={"incarnation": self.incarnation})
+        self._beginning = None
+
+    def _end_silent_runs(self) -> None:
+        """As leader of meta, for long enough to know: end the runs of nodes that are silent."""
+        now_s = self._loop.time()
+        if not self.meta.engine.is_leader:
+            self._led_meta_since_s = None
+            return
+        if self._led_meta_since_s is None:
+            self._led_meta_since_s = now_s
+        if now_s - self._led_meta_since_s < LEASE_S:
+            return
+        for name, run in self.meta.meta.runs.items():
+            silent = name != self.me.name and self.peers.silent_ms(name) >= LEASE_S * 1000
+            if silent and not run.ended:
+                _log.warning("run ended", extra={"node": name, "incarnation": run.incarnation})
+                self._propose_to_meta(meta.end_run(name, run.incarnation))
+
+    def _propose_to_meta(self, command: bytes) -> None:
+        try:
+            self.meta.propose(command)
+        except (NotLeader, Overloaded):
+            _log.debug("meta takes no command now")
+
+    def _release_ended_runs(self) -> None:
+        """As leader of shards, release there what ended runs held, until the shard says it did."""
+        now_s = self._loop.time()
+        for run in self.meta.meta.runs.values():
+            over = run.incarnation if run.ended else run.incarnation - 1
+            for replica in self.shards.replicas:
+                key = (replica.shard, run.node_id, over)
+                recently = now_s - self._released.get(key, -RELEASE_AGAIN_S) < RELEASE_AGAIN_S
+                if recently or not replica.leads or replica.machine.ended_run(run.node_id) >= over:
+                    continue
+                self._released[key] = now_s
+                replica.end_run(run.node_id, over)
+
+    def _balance(self) -> None:
+        """Hand each shard to the node that should lead it, once that one was well for a while."""
+        now_s = self._loop.time()
+        for name in self.peers.names:
+            if self._could_lead(name):
+                self._well_since_s.setdefault(name, now_s)
+            else:
+                self._well_since_s.pop(name, None)
+        for replica in self.shards.replicas:
+            first = self.meta.meta.placement[replica.shard][0]
+            since_s = self._well_since_s.get(first, now_s)
+            if replica.leads and first != self.me.name and now_s - since_s >= BALANCE_S:
+                group, engine = self._groups[replica.shard]
+                follower = engine.status().peers.get(first)
+                if follower and follower.match >= engine.commit_index:
+                    self._transfer(engine, group, first)
+
+    # --- what peers say --------------------------------------------------------------------------
+
+    def _send(self, group: int, messages: Sequence[Message]) -> None:
+        for message in messages:
+            self.peers.send_raft(message.peer, group, message.data, bulk=message.bulk)
+
+    def _meta_changed(self) -> None:
+        self._changed.set()
+        ids = {name: f"{run.node_id:016x}" for name, run in self.meta.meta.runs.items()}
+        self.peers.know(ids)
+        self._above.on_members()
+
+    def flags(self) -> Flag:
+        """What this node says of itself with every ping."""
+        flags = Flag(0)
+        if self.meta.engine.is_leader:
+            flags |= Flag.LEADS_META
+        if self.draining:
+            flags |= Flag.DRAINING
+        return flags
+
+    def on_ping(self, peer: str, flags: Flag, silent_ms: int) -> None:
+        """A ping of meta's leader renews the lease, as of when that one last heard of us."""
+        if self._peer_flags.get(peer) != flags:
+            self._peer_flags[peer] = flags
+            self._above.on_members()
+        if flags & Flag.LEADS_META:
+            until_s = self._loop.time() - silent_ms / 1000 + LEASE_HELD_S
+            self._lease_until_s = max(self._lease_until_s, until_s)
+
+    def on_raft(self, peer: str, messages: Sequence[tuple[int, bytes]]) -> None:
+        """Hand Raft's messages to their groups."""
+        for number, data in messages:
+            known = self._groups.get(number)
+            if known and not known[0].standing_still:
+                group, engine = known
+                engine.receive(peer, data)
+                self._durability.wake(group)
+
+    def on_request(
+        self, peer: str, kind: int, data: bytes, respond: Callable[[bytes], None]
+    ) -> Callable[[], None] | None:
+        """Serve what another node asks."""
+        del peer
+        if kind == Kind.META:
+            self._propose_to_meta(data)
+            respond(b"")
+            return None
+        if kind == Kind.OVERVIEW:
+            respond(self.overview.tell(self.shards.replicas if hasattr(self, "shards") else ()))
+            return None
+        if not hasattr(self, "shards"):
+            respond(wire.not_leader(""))
+            return None
+        return self._service.on_request(kind, data, respond)
+
+    def on_route(self, peer: str, data: bytes) -> None:
+        """Core NATS is the gateway's."""
+        self._above.on_route(peer, data)
+
+    def on_up(self, peer: str) -> None:
+        """Streams to a peer are open."""
+        _log.info("peer up", extra={"peer": peer})
+        self._above.on_peer_up(peer)
+        self._above.on_members()
+
+    def on_down(self, peer: str) -> None:
+        """They are not, any more."""
+        _log.warning("peer down", extra={"peer": peer})
+        for group, engine in self._groups.values():
+            engine.peer_lost(peer)
+            self._durability.wake(group)
+        self._above.on_peer_down(peer)
+        self._above.on_members()
+
+    async def on_snapshot(self, peer: str, header: bytes, chunks: AsyncIterator[bytes]) -> bytes:
+        """A group's state from its leader."""
+        return await self.snapshots.receive(peer, header, chunks)
+
+
+class _Jitter:
+    """Cheap randomness for election timeouts, seeded once; implements `domain.ports.Random`."""
+
+    def __init__(self, seed: Random) -> None:
+        self._random = random.Random(seed.token(16))  # noqa: S311  spreads timeouts, guards nothing
+
+    def token(self, length: int) -> bytes:
+        """`length` bytes that differ from node to node."""
+        return self._random.randbytes(length)
+
+
+def _ignore(_: PeerReply) -> None:
+    """The command is proposed again until it holds."""

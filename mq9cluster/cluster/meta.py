@@ -1,0 +1,205 @@
+"""What is true of the cluster: its id, its nodes and their runs, which node holds which shard. One
+small group on all nodes.
+
+The first leader founds the cluster; every start of a node is a *run*, which it announces here and
+which is over when the node starts anew or has been silent for longer than its lease. `cluster`
+watches for changes; commands are JSON, few and small.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import orjson
+
+from mq9cluster.cluster.durability import Durability, Group
+from mq9cluster.cluster.engine import MEMBERS_MARK, Engine, LogEntry, Message, NotLeader
+from mq9cluster.domain.errors import Overloaded
+from mq9cluster.domain.ports import Family, StateView, Writes
+
+META_GROUP: Final = 0xFFFF
+FORMAT: Final = 1
+RETRY_S: Final = 0.1
+_ROW: Final = b"meta"
+_MARK: Final = b"\x01"  # an entry never begins with MEMBERS_MARK
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A node's present run. `ended`: it is over, and another has not begun."""
+
+    node_id: int
+    incarnation: int
+    listen: str
+    ended: bool = False
+
+
+@dataclass(slots=True)
+class Meta:
+    """The cluster, as of `applied_index`."""
+
+    applied_index: int = 0
+    cluster_id: str = ""
+    members: list[str] = field(default_factory=list)
+    shards: int = 0
+    placement: list[list[str]] = field(default_factory=list)
+    runs: dict[str, Run] = field(default_factory=dict)
+
+    def pack(self) -> bytes:
+        """The row."""
+        return orjson.dumps({"format": FORMAT, "meta": self})
+
+    @classmethod
+    def unpack(cls, row: bytes) -> "Meta":
+        """The cluster a row says."""
+        fields: dict[str, Any] = orjson.loads(row)["meta"]
+        fields["runs"] = {name: Run(**run) for name, run in fields["runs"].items()}
+        return cls(**fields)
+
+    def apply(self, command: dict[str, Any]) -> None:
+        """Carry out a command; one that comes too late changes nothing."""
+        _WORK[command["do"]](self, command)
+
+
+def _found(meta: Meta, command: dict[str, Any]) -> None:
+    if not meta.cluster_id:
+        meta.cluster_id = command["cluster_id"]
+        meta.members = command["members"]
+        meta.shards = command["shards"]
+        meta.placement = command["placement"]
+
+
+def _begin(meta: Meta, command: dict[str, Any]) -> None:
+    known = meta.runs.get(command["name"])
+    run = Run(command["node_id"], command["incarnation"], command["listen"])
+    if known is None or (known.node_id == run.node_id and known.incarnation < run.incarnation):
+        meta.runs[command["name"]] = run
+
+
+def _end(meta: Meta, command: dict[str, Any]) -> None:
+    run = meta.runs.get(command["name"])
+    if run and run.incarnation == command["incarnation"]:
+        meta.runs[command["name"]] = Run(run.node_id, run.incarnation, run.listen, ended=True)
+
+
+_WORK: Final = {"found": _found, "begin": _begin, "end": _end}
+
+
+def found(
+    cluster_id: str, members: Sequence[str], shards: int, placement: Sequence[Sequence[str]]
+) -> bytes:
+    """The command that founds the cluster; the first one counts."""
+    return _command(
+        do="found", cluster_id=cluster_id, members=members, shards=shards, placement=placement
+    )
+
+
+def begin_run(name: str, run: Run) -> bytes:
+    """The command that announces a node's run; it ends the ones before."""
+    fields = {"node_id": run.node_id, "incarnation": run.incarnation, "listen": run.listen}
+    return _command(do="begin", name=name, **fields)
+
+
+def end_run(name: str, incarnation: int) -> bytes:
+    """The command that ends a node's run."""
+    return _command(do="end", name=name, incarnation=incarnation)
+
+
+def _command(**fields: object) -> bytes:
+    return _MARK + orjson.dumps(fields)
+
+
+class State(StateView, Protocol):
+    """What the replica needs of `storage.state.ShardState`."""
+
+    def commit(self, writes: Writes) -> None:
+        """Make `writes` visible, all or nothing."""
+
+
+class MetaReplica:
+    """This node's replica of `meta`."""
+
+    def __init__(
+        self,
+        state: State,
+        send: Callable[[Sequence[Message]], None],
+        send_state: Callable[[Sequence[str]], None],
+        changed: Callable[[], None],
+    ) -> None:
+        self.meta = _read(state)
+        self.engine: Engine
+        self.send = send
+        self.send_state = send_state
+        self._state = state
+        self._changed = changed
+        self._durability: Durability | None = None
+        self._group: Group | None = None
+
+    def start(self, engine: Engine, durability: Durability, group: Group) -> None:
+        """Begin to take part; called once the group is registered."""
+        self.engine, self._durability, self._group = engine, durability, group
+
+    def wake(self) -> None:
+        """Have the durability loop look at this group."""
+        if self._durability and self._group:
+            self._durability.wake(self._group)
+
+    def propose(self, command: bytes) -> None:
+        """As leader, have a command applied: commands may be repeated, so nobody is told.
+
+        Raises NotLeader, Overloaded.
+        """
+        self.engine.propose(command)
+        self.wake()
+
+    # --- the durability loop's callbacks ---------------------------------------------------------
+
+    def prepare(self) -> None:
+        """Nothing gathers here."""
+
+    def on_committed(self, entries: Sequence[LogEntry]) -> None:
+        """Apply entries, in order."""
+        for entry in entries:
+            if entry.data and entry.data[0] != MEMBERS_MARK:
+                self.meta.apply(orjson.loads(entry.data[1:]))
+            self.meta.applied_index = entry.index
+            writes = Writes()
+            writes.rows[Family.SHARDS][_ROW] = self.meta.pack()
+            self._state.commit(writes)
+        self._changed()
+
+    # --- another state, from the leader ----------------------------------------------------------
+
+    @staticmethod
+    def place_of(state: State) -> int:
+        """The last entry that is in `state`."""
+        return _read(state).applied_index
+
+    def restore(self, state: State) -> None:
+        """Go on from another state."""
+        self._state = state
+        self.meta = _read(state)
+        self._changed()
+
+
+def _read(state: StateView) -> Meta:
+    row = state.get(Family.SHARDS, _ROW)
+    return Meta.unpack(row) if row else Meta()
+
+
+async def propose_until(
+    replica: MetaReplica,
+    forward: Callable[[bytes], None],
+    command: bytes,
+    holds: Callable[[Meta], bool],
+) -> None:
+    """Propose, here or through `forward` at the leader, until what the command is for holds."""
+    while not holds(replica.meta):
+        try:
+            replica.propose(command)
+        except NotLeader:
+            forward(command)
+        except Overloaded:
+            pass
+        await asyncio.sleep(RETRY_S)

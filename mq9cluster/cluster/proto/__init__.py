@@ -1,0 +1,1 @@
+"""Generated from proto/*.proto; `make proto` makes it anew."""

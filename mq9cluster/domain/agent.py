@@ -1,0 +1,259 @@
+"""Agent cards: what an agent says about itself, checked once at the edge and trusted after.
+
+A card is a plain `{"name", "mailbox", "payload", …}` object or an A2A AgentCard; the object itself
+is what DISCOVER hands out again, the fields here are what it is found by. Parsed by the broker for
+REGISTER, read by search. Source: docs/protocol.md, section 4, and the A2A AgentCard.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import orjson
+
+from mq9cluster.domain.address import MailAddress, parse_address
+from mq9cluster.domain.errors import InvalidField, InvalidMailAddress, InvalidRequest
+from mq9cluster.domain.limits import NAME_BYTES_MAX, TAGS_MAX, TTL_SECONDS_MAX
+
+CARD_BYTES_MAX = 262_144  # every replica keeps every card, and a page of 1,000 must fit one reply
+CARD_DEPTH_MAX = 32  # deeper than any card of use; readers recurse
+SKILLS_MAX = 128  # each is a facet and text of its own
+EXAMPLES_MAX = 64
+SEARCH_CHARS_MAX = 16_384  # what is indexed of one card; the rest is kept but not searched
+AGENT_TTL_S_DEFAULT = 300
+
+_SCHEME = "mq9://"
+
+
+class Skill(NamedTuple):
+    """One thing an agent can do."""
+
+    id: str
+    name: str
+    description: str
+    tags: tuple[str, ...]
+    examples: tuple[str, ...]
+
+
+class SearchText(NamedTuple):
+    """The searchable text of a card, by field: the fields weigh differently."""
+
+    name: str
+    tags: tuple[str, ...]
+    skills: tuple[str, ...]
+    description: str
+    examples: tuple[str, ...]
+    provider: str
+
+
+@dataclass(frozen=True, slots=True)
+class AgentCard:
+    """A checked card. `body` is the registered object as JSON, without `_mq9`."""
+
+    name: str
+    mailbox: MailAddress | None
+    ttl_s: int | None  # None: as configured; 0: never
+    version: str
+    provider: str
+    description: str
+    tags: tuple[str, ...]
+    skills: tuple[Skill, ...]
+    body: bytes
+
+    def all_tags(self) -> frozenset[str]:
+        """The card's own tags and those of its skills."""
+        return frozenset(self.tags).union(*(skill.tags for skill in self.skills))
+
+    def search_text(self) -> SearchText:
+        """What is indexed: at most SEARCH_CHARS_MAX characters over all fields."""
+        left = SEARCH_CHARS_MAX - len(self.name)
+
+        def cut(text: str) -> str:
+            nonlocal left
+            taken = text[: max(left, 0)]
+            left -= len(taken)
+            return taken
+
+        tags = tuple(cut(tag) for tag in sorted(self.all_tags()))
+        skills = tuple(
+            cut(skill.name if skill.name != skill.id else "") + " " + cut(skill.id)
+            for skill in self.skills
+        )
+        provider = cut(self.provider)
+        description = cut(self.description)
+        details = [cut(skill.description) for skill in self.skills if skill.description]
+        examples = tuple(cut(text) for skill in self.skills for text in skill.examples)
+        return SearchText(
+            self.name, tags, skills, "\n".join([description, *details]), examples, provider
+        )
+
+
+def parse_card(body: Mapping[str, object]) -> AgentCard:
+    """The card in a REGISTER body; InvalidField, InvalidRequest or InvalidMailAddress."""
+    registered = {key: value for key, value in body.items() if key != "_mq9"}
+    _check_depth(registered)
+    try:
+        encoded = orjson.dumps(registered)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        raise InvalidRequest(f"not JSON: {error}") from error
+    if len(encoded) > CARD_BYTES_MAX:
+        raise InvalidRequest(f"a card may have {CARD_BYTES_MAX} bytes, this has {len(encoded)}")
+    payload = registered.get("payload")
+    return AgentCard(
+        name=parse_name(registered.get("name")),
+        mailbox=_mailbox(registered),
+        ttl_s=_ttl(registered.get("ttl")),
+        version=_version(registered.get("version")),
+        provider=_provider(registered.get("provider")),
+        description="\n".join(
+            filter(None, [_text("description", registered.get("description")), *_strings(payload)])
+        ),
+        tags=parse_tags("tags", registered.get("tags")),
+        skills=_skills(registered.get("skills")),
+        body=encoded,
+    )
+
+
+def parse_name(raw: object) -> str:
+    """An agent's name: 1 to 256 bytes of UTF-8 without control characters."""
+    if raw is None:
+        raise InvalidField("name", "required")
+    return _label("name", raw)
+
+
+def parse_mailbox(raw: object) -> MailAddress:
+    """The address in `address` or `mq9://<broker>/<address>`."""
+    if not isinstance(raw, str):
+        raise InvalidField("mailbox", "must be a string")
+    if not raw.startswith(_SCHEME):
+        return parse_address(raw)
+    _, slash, address = raw[len(_SCHEME) :].partition("/")
+    if not slash:
+        raise InvalidMailAddress("mq9:// is followed by <broker>/<address>")
+    return parse_address(address)
+
+
+def parse_tags(field: str, raw: object) -> tuple[str, ...]:
+    """Up to 32 tags, each a name; doubles are dropped."""
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        raise InvalidField(field, "must be a list of strings")
+    if len(raw) > TAGS_MAX:
+        raise InvalidField(field, f"more than {TAGS_MAX}")
+    return tuple(dict.fromkeys(_label(field, tag) for tag in raw))
+
+
+def _label(field: str, raw: object) -> str:
+    if not isinstance(raw, str):
+        raise InvalidField(field, "must be a string")
+    try:
+        size = len(raw.encode())
+    except UnicodeEncodeError as error:
+        raise InvalidField(field, "is not UTF-8") from error
+    if not 1 <= size <= NAME_BYTES_MAX:
+        raise InvalidField(field, f"must have 1 to {NAME_BYTES_MAX} bytes")
+    if not raw.isprintable() and any(ord(char) < 0x20 or 0x7F <= ord(char) < 0xA0 for char in raw):
+        raise InvalidField(field, "control characters are not allowed")
+    return raw
+
+
+def _mailbox(card: Mapping[str, object]) -> MailAddress | None:
+    """`mailbox`, or an A2A `url` of the mq9 scheme; other URLs are no mailboxes."""
+    raw = card.get("mailbox")
+    if raw is not None:
+        return parse_mailbox(raw)
+    url = card.get("url")
+    if isinstance(url, str) and url.startswith(_SCHEME):
+        return parse_mailbox(url)
+    return None
+
+
+def _ttl(raw: object) -> int | None:
+    if raw is None:
+        return None
+    if type(raw) is not int:
+        raise InvalidField("ttl", "must be an integer")
+    if not 0 <= raw <= TTL_SECONDS_MAX:
+        raise InvalidField("ttl", f"must be 0 to {TTL_SECONDS_MAX} seconds")
+    return raw
+
+
+def _version(raw: object) -> str:
+    if isinstance(raw, int | float) and not isinstance(raw, bool):
+        return str(raw)
+    return _text("version", raw)
+
+
+def _provider(raw: object) -> str:
+    if isinstance(raw, dict):
+        return _text("provider", raw.get("organization"))
+    return _text("provider", raw)
+
+
+def _text(field: str, raw: object) -> str:
+    if raw is None:
+        return ""
+    if not isinstance(raw, str):
+        raise InvalidField(field, "must be a string")
+    return raw
+
+
+def _skills(raw: object) -> tuple[Skill, ...]:
+    if raw is None:
+        return ()
+    if not isinstance(raw, list):
+        raise InvalidField("skills", "must be a list")
+    if len(raw) > SKILLS_MAX:
+        raise InvalidField("skills", f"more than {SKILLS_MAX}")
+    return tuple(_skill(entry) for entry in raw)
+
+
+def _skill(raw: object) -> Skill:
+    if isinstance(raw, str):  # plain cards list their skills by name
+        return Skill(raw, raw, "", (), ())
+    if not isinstance(raw, dict):
+        raise InvalidField("skills", "each must be an object or a string")
+    name = _text("skills", raw.get("name"))
+    examples = raw.get("examples")
+    if examples is None:
+        examples = []
+    if not isinstance(examples, list) or len(examples) > EXAMPLES_MAX:
+        raise InvalidField("skills", f"examples must be a list of at most {EXAMPLES_MAX}")
+    return Skill(
+        id=_text("skills", raw.get("id")) or name,
+        name=name,
+        description=_text("skills", raw.get("description")),
+        tags=parse_tags("skills", raw.get("tags")),
+        examples=tuple(_text("skills", example) for example in examples),
+    )
+
+
+def _strings(value: object) -> Iterator[str]:
+    """Every string in a free-form payload, keys left out; depth is already bounded."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for inner in value.values():
+            yield from _strings(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _strings(inner)
+
+
+def _check_depth(value: object) -> None:
+    """Refuse what is nested too deep, without recursing into it."""
+    level: list[object] = [value]
+    for _ in range(CARD_DEPTH_MAX):
+        level = [inner for outer in level for inner in _children(outer)]
+        if not level:
+            return
+    raise InvalidRequest(f"nested deeper than {CARD_DEPTH_MAX}")
+
+
+def _children(value: object) -> list[object]:
+    if isinstance(value, dict):
+        return [inner for inner in value.values() if isinstance(inner, dict | list)]
+    if isinstance(value, list):
+        return [inner for inner in value if isinstance(inner, dict | list)]
+    return []

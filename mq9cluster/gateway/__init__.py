@@ -1,0 +1,1 @@
+"""Sockets, NATS sessions and the local subscription table. Calls broker; only node calls it."""

@@ -1,0 +1,411 @@
+"""A client's socket: fair shares of input, gathered output, and every way a connection ends.
+
+The lower half of `session`, which says what the bytes mean. Owns the transport, the parser, the
+keepalive and the write deadline; calls `Session._work` with events, and `exchange` to be flushed at
+the end of a turn.
+
+A client gets a bounded share of each turn (EVENTS_PER_FEED_MAX events, DELIVERIES_PER_TURN_MAX
+deliveries); what it sent beyond that waits, unread or unworked, while others have theirs.
+"""
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, cast
+
+from mq9cluster.gateway.settings import (
+    BEHIND_SHARE,
+    DELIVERIES_PER_TURN_MAX,
+    LINGER_S,
+    OUTRAN_PAUSE_S,
+    SHARED_PART_BYTES,
+)
+from mq9cluster.gateway.shared import Shared
+from mq9cluster.protocol.nats import PING_LINE, Event, ServerParser, encode_error
+
+if TYPE_CHECKING:
+    from mq9cluster.gateway.session import Session
+
+# Why a connection does not go on with its input just now.
+TURN_OVER = 1
+TOO_MANY_COMMANDS = 2
+ENDED = 4
+
+
+class Connection(asyncio.Protocol):
+    """The socket of one client. Its counters are plain integers, read by monitoring."""
+
+    __slots__ = (
+        "_backlog",
+        "_behind",
+        "_budget",
+        "_eof",
+        "_gone",
+        "_left",
+        "_loop",
+        "_out",
+        "_out_bytes",
+        "_outran",
+        "_parser",
+        "_paused",
+        "_ping_at",
+        "_ping_sent_at",
+        "_retiring",
+        "_shared",
+        "_stall",
+        "_stuck_since",
+        "_stuck_until_bytes",
+        "_transport",
+        "_turn_due",
+        "_unread",
+        "connection",
+        "in_bytes",
+        "in_flight",
+        "in_flight_bytes",
+        "in_messages",
+        "last_active",
+        "out_bytes",
+        "out_messages",
+        "peer",
+        "pings_out",
+        "rtt_s",
+        "started",
+    )
+
+    def __init__(self, shared: Shared) -> None:
+        shared.last_connection += 1
+        self.connection = shared.last_connection
+        self.peer: tuple[str, int] = ("", 0)
+        self.in_messages = self.in_bytes = self.out_messages = self.out_bytes = 0
+        self.in_flight = self.in_flight_bytes = 0  # commands that were not answered yet
+        self.started = self.last_active = 0.0
+        self.pings_out = 0
+        self.rtt_s: float | None = None
+        self._loop = asyncio.get_running_loop()
+        self._shared = shared
+        settings = shared.settings
+        self._parser = ServerParser(settings.payload_bytes_max, settings.control_line_bytes_max)
+        self._transport: asyncio.Transport
+        self._out: list[bytes] = []
+        self._out_bytes = 0
+        self._backlog: Iterator[Event] | None = None  # parsed, not worked off
+        self._unread: list[bytes] = []  # received, not parsed
+        self._turn_due = False
+        self._stall = 0
+        self._budget = 0  # deliveries this turn may still make
+        self._behind = False  # the client reads more slowly than it is sent to
+        self._outran = False  # it published to one that is behind
+        self._paused = False
+        self._eof = False
+        self._left = False  # subscriptions are gone and the handler knows
+        self._gone = False  # so is the socket
+        self._retiring = False
+        self._ping_at = self._ping_sent_at = 0.0
+        self._stuck_since = 0.0
+        self._stuck_until_bytes = 0
+
+    @property
+    def pending_bytes(self) -> int:
+        """What the client has not taken yet, for monitoring."""
+        return self._out_bytes + self._transport.get_write_buffer_size()
+
+    # --- what a session is ------------------------------------------------------------------------
+
+    @abstractmethod
+    def _greet(self) -> None:
+        """The socket is open and within the limits: speak first."""
+
+    @abstractmethod
+    def _work(self, events: Iterator[Event]) -> None:
+        """Act on `events`, until they end or something stalls."""
+
+    @abstractmethod
+    def _drop_subscriptions(self) -> None:
+        """Nothing is to be delivered any more: take the subscriptions out, a slice a turn."""
+
+    # --- the socket -------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """The server speaks first."""
+        transport = cast(asyncio.Transport, transport)  # uvloop's are none by name
+        shared = self._shared
+        self._transport = transport
+        peer = transport.get_extra_info("peername")
+        if peer:
+            self.peer = (peer[0], peer[1])
+        self.started = self.last_active = self._loop.time()
+        self._ping_at = self.started + shared.settings.ping_interval_s
+        shared.totals.connections += 1
+        shared.empty.clear()
+        if len(shared.sessions) >= shared.settings.connections_max:
+            shared.totals.refused_connections += 1
+            self._write(shared.info(cast("Session", self), False))
+            self.fail(b"maximum connections exceeded")
+            return
+        shared.sessions[self.connection] = cast("Session", self)
+        self._greet()
+
+    def data_received(self, data: bytes) -> None:
+        """Work off what arrived, as far as this turn's share goes."""
+        self.in_bytes += len(data)
+        self.last_active = self._loop.time()
+        if self._stall & ENDED:
+            return
+        if self._backlog is not None or self._turn_due:
+            self._unread.append(data)
+            return
+        self._go_on(iter(self._parser.feed(data)))
+
+    def eof_received(self) -> bool:
+        """A client that half-closed keeps what it sent: all of it is worked off before the socket
+        closes.
+        """
+        self._eof = True
+        self.flush()
+        return self._has_work and not self._stall & ENDED
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """What was read still counts; then this is over."""
+        self._gone = True
+        if not self._has_work or self._stall & ENDED:
+            self._leave()
+        else:
+            self._drop_subscriptions()
+        shared = self._shared
+        shared.sessions.pop(self.connection, None)
+        shared.leaving.discard(self)
+        if not shared.sessions and not shared.leaving:
+            shared.empty.set()
+        self._hand_over_counters()
+
+    # --- input, in shares -------------------------------------------------------------------------
+
+    @property
+    def _has_work(self) -> bool:
+        return self._backlog is not None or self._turn_due or bool(self._unread)
+
+    def _turn(self) -> None:
+        """The next share of input that waited."""
+        self._turn_due = False
+        if self._stall & ENDED:
+            return
+        events = self._backlog
+        if events is None:
+            data = b"".join(self._unread)
+            self._unread.clear()
+            events = iter(self._parser.feed(data))
+        self._go_on(events)
+
+    def _go_on(self, events: Iterator[Event]) -> None:
+        self._backlog = events
+        self._budget = DELIVERIES_PER_TURN_MAX
+        self._stall &= ~TURN_OVER
+        working = True
+        try:
+            self._work(events)
+            working = False
+        finally:
+            if working:  # a fault above must not leave a connection that waits for ever
+                self.abort()
+        if self._stall & ENDED:
+            self._backlog = None
+            return
+        if self._outran:
+            self._outran = False
+            self._pause()
+            if not self._stall & TOO_MANY_COMMANDS:
+                self._schedule_turn(OUTRAN_PAUSE_S)
+            return
+        if not self._stall:
+            self._backlog = None
+            if not self._parser.has_more and not self._unread:
+                self._caught_up()
+                return
+        self._pause()
+        if not self._stall & TOO_MANY_COMMANDS:
+            self._schedule_turn()
+
+    def _schedule_turn(self, delay_s: float = 0.0) -> None:
+        if self._turn_due:
+            return
+        self._turn_due = True
+        if delay_s:
+            self._loop.call_later(delay_s, self._turn)
+        else:
+            self._loop.call_soon(self._turn)
+
+    def _caught_up(self) -> None:
+        """Nothing waits any more: read on, or end what the client has ended."""
+        if self._gone:
+            self._leave()
+        elif self._eof:
+            self.flush()
+            self._transport.close()
+        elif self._retiring:
+            self._maybe_retire()
+        elif self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    def _pause(self) -> None:
+        if not self._paused and not self._gone and not self._transport.is_closing():
+            self._paused = True
+            self._transport.pause_reading()
+
+    def _maybe_go_on(self) -> None:
+        """Read on once half the room is free, so that a client does not stop and go for every
+        single command.
+        """
+        settings = self._shared.settings
+        if (
+            self.in_flight <= settings.commands_in_flight_max // 2
+            and self.in_flight_bytes <= settings.commands_in_flight_bytes_max // 2
+        ):
+            self._stall &= ~TOO_MANY_COMMANDS
+            self._schedule_turn()
+
+    # --- output -----------------------------------------------------------------------------------
+
+    def _write(self, line: bytes) -> None:
+        if self._left:
+            return
+        if not self._out:
+            self._shared.exchange.mark(self)
+        self._out.append(line)
+        self._out_bytes += len(line)
+
+    def flush(self) -> None:
+        """Hand what was gathered to the socket; a client too far behind is cut off instead."""
+        if not self._out:
+            return
+        parts = self._out
+        size = self._out_bytes
+        self._out = []
+        self._out_bytes = 0
+        transport = self._transport
+        if self._gone or transport.is_closing():
+            return
+        waiting = transport.get_write_buffer_size() + size
+        pending_max = self._shared.settings.pending_bytes_max
+        if waiting > pending_max:
+            self._cut_off()
+            return
+        self._behind = waiting > pending_max * BEHIND_SHARE
+        self.out_bytes += size
+        if size < len(parts) * SHARED_PART_BYTES:
+            transport.write(b"".join(parts))
+        else:  # large payloads stay one object, however many subscribers wait for them
+            transport.writelines(parts)
+
+    # --- the end ----------------------------------------------------------------------------------
+
+    def fail(self, text: bytes) -> None:
+        """Say `-ERR text` (unless empty) and end the connection.
+
+        The output is shut and the input read into the void for LINGER_S: closing at once would turn
+        what the client is still sending into a reset, which destroys the line it should read.
+        """
+        if text:
+            self._write(encode_error(text))
+        self.flush()
+        self._leave()
+        if self._gone or self._transport.is_closing():
+            return
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+            self._loop.call_later(LINGER_S, self._transport.abort)
+        else:
+            self._transport.close()
+
+    def close(self) -> None:
+        """End the connection once what was written has left."""
+        self.flush()
+        self._leave()
+        self._transport.close()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        self._leave()
+        self._transport.abort()
+
+    def retire(self) -> None:
+        """Take nothing new, answer what is under way, then close (lame duck)."""
+        if self._stall & ENDED:
+            return
+        self._retiring = True
+        self._pause()
+        self._maybe_retire()
+
+    def _maybe_retire(self) -> None:
+        if not self.in_flight and not self._has_work and not self._left:
+            self.close()
+
+    def sweep(self, now: float) -> None:
+        """Called about once a second: the keepalive and the write deadline."""
+        if self._gone:
+            return
+        self._check_writing(now)
+        if now >= self._ping_at and not self._stall & ENDED:
+            self._keep_alive(now)
+
+    def _keep_alive(self, now: float) -> None:
+        settings = self._shared.settings
+        self._ping_at = now + settings.ping_interval_s
+        if self._paused:  # a PONG could not be read either
+            return
+        if self.rtt_s is not None and now - self.last_active < settings.ping_interval_s:
+            return
+        if self.pings_out + 1 > settings.pings_out_max:
+            self._shared.totals.stale_connections += 1
+            self.fail(b"Stale Connection")
+            return
+        self.pings_out += 1
+        self._ping_sent_at = now
+        self._write(PING_LINE)
+
+    def _check_writing(self, now: float) -> None:
+        """What waited to be written when this last looked must have left within the deadline,
+        however slowly.
+        """
+        waiting = self._transport.get_write_buffer_size()
+        if not waiting:
+            self._stuck_since = 0.0
+        elif not self._stuck_since or self.out_bytes - waiting >= self._stuck_until_bytes:
+            self._stuck_since = now
+            self._stuck_until_bytes = self.out_bytes
+        elif now - self._stuck_since >= self._shared.settings.write_deadline_s:
+            self._cut_off()
+
+    def _cut_off(self) -> None:
+        if not self._left:  # a client that was told to go may be slow about it
+            self._shared.totals.slow_consumers += 1
+        self.abort()
+
+    def _leave(self) -> None:
+        """Nothing more is taken or delivered; the handler hears of it once."""
+        self._stall |= ENDED
+        self._backlog = None
+        self._unread.clear()
+        if self._left:
+            return
+        self._left = True
+        self._drop_subscriptions()
+        shared = self._shared
+        if not self._gone:
+            shared.sessions.pop(self.connection, None)
+            shared.leaving.add(self)
+        self._hand_over_counters()
+        shared.handler.connection_closed(self.connection)
+
+    def _hand_over_counters(self) -> None:
+        """From here on the totals count them."""
+        totals = self._shared.totals
+        totals.in_messages += self.in_messages
+        totals.in_bytes += self.in_bytes
+        totals.out_messages += self.out_messages
+        totals.out_bytes += self.out_bytes
+        self._stuck_until_bytes -= self.out_bytes
+        self.in_messages = self.in_bytes = self.out_messages = self.out_bytes = 0

@@ -1,0 +1,186 @@
+"""The listening socket of one node: accepts clients, says who we are, and sends clients away when
+the node goes.
+
+Made and stopped by `node`; makes a `session` for every connection. Owns INFO, the sweep (keepalive,
+write deadlines) and lame duck mode.
+"""
+
+import asyncio
+import contextlib
+import random
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from ssl import SSLContext
+from typing import TYPE_CHECKING, Any
+
+from mq9cluster.gateway.auth import Authenticator
+from mq9cluster.gateway.commands import CommandHandler
+from mq9cluster.gateway.exchange import Exchange
+from mq9cluster.gateway.session import Session
+from mq9cluster.gateway.settings import SWEEP_S, SWEEP_SLICES, Settings
+from mq9cluster.gateway.shared import Shared, Totals
+from mq9cluster.protocol.nats import encode_info
+
+if TYPE_CHECKING:
+    from mq9cluster.gateway.connection import Connection
+
+NATS_LEVEL = "2.15.1"  # the nats-server whose behaviour ours was compared with
+BACKLOG = (
+    4096  # connections that wait to be accepted: a whole fleet comes back at once after an outage
+)
+CLOSE_WAIT_S = 1.0  # how long close() lets written bytes leave before it cuts
+
+
+@dataclass(frozen=True, slots=True)
+class ServerName:
+    """How a node presents itself in INFO. `extra` is added as it is (cluster name, durability mode,
+    …).
+    """
+
+    server_id: str
+    server_name: str
+    extra: dict[str, Any] = field(default_factory=dict)
+
+
+class Listener:
+    """Serves NATS clients on one address. `totals` and `sessions` are there for monitoring."""
+
+    def __init__(
+        self,
+        name: ServerName,
+        settings: Settings,
+        exchange: Exchange,
+        handler: CommandHandler,
+        authenticator: Authenticator,
+        chance: random.Random,
+    ) -> None:
+        """Nothing is opened yet. `chance` spreads the goodbyes of lame duck mode."""
+        self._name = name
+        self._settings = settings
+        self._chance = chance
+        self._shared = Shared(settings, exchange, handler, authenticator, self._info)
+        self._server: asyncio.Server | None = None
+        self._host = ""
+        self._port = 0
+        self._connect_urls: list[str] = []
+        self._lame = False
+        self._unswept: list[Connection] = []
+        self._slice = 1
+        self._sweeping: asyncio.TimerHandle | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also when 0 was asked for."""
+        return self._port
+
+    @property
+    def totals(self) -> Totals:
+        """Counters of connections that are gone and of things that went wrong."""
+        return self._shared.totals
+
+    @property
+    def sessions(self) -> dict[int, Session]:
+        """The connections of now, by number."""
+        return self._shared.sessions
+
+    async def start(self, host: str, port: int, tls: SSLContext | None = None) -> None:
+        """Listen. Raises OSError where the address is taken."""
+        loop = asyncio.get_running_loop()
+        self._host = host
+        self._server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, ssl=tls)
+        self._port = self._server.sockets[0].getsockname()[1]
+        self._sweep()
+
+    def set_connect_urls(self, urls: Sequence[str]) -> None:
+        """Tell clients where else they may connect (`host:port`); those that take INFO at any time
+        hear it now.
+        """
+        if list(urls) == self._connect_urls:
+            return
+        self._connect_urls = list(urls)
+        for session in self._shared.sessions.values():
+            session.announce()
+
+    async def lame_duck(self) -> None:
+        """Accept nobody any more, say so, and send clients away one by one over `lame_duck_s`, each
+        behind its answers.
+        """
+        self._lame = True
+        self._stop_accepting()
+        loop = asyncio.get_running_loop()
+        sessions = list(self._shared.sessions.values())
+        self._chance.shuffle(sessions)
+        for session in sessions:
+            session.announce()
+        deadline = loop.time() + self._settings.lame_duck_s
+        for left in range(len(sessions), 0, -1):
+            await asyncio.sleep(max(deadline - loop.time(), 0.0) / (left + 1))
+            sessions[left - 1].retire()
+        await self._all_gone(deadline - loop.time())
+
+    async def close(self) -> None:
+        """Close everything: what was written may leave for CLOSE_WAIT_S, then it is cut."""
+        self._stop_accepting()
+        if self._sweeping is not None:
+            self._sweeping.cancel()
+            self._sweeping = None
+        for session in list(self._shared.sessions.values()):
+            session.close()
+        await self._all_gone(CLOSE_WAIT_S)
+        for connection in list(self._shared.leaving):
+            connection.abort()
+        await self._all_gone(CLOSE_WAIT_S)
+
+    async def _all_gone(self, within_s: float) -> None:
+        if self._shared.sessions or self._shared.leaving:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._shared.empty.wait(), max(within_s, 0.0))
+
+    def _stop_accepting(self) -> None:
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+
+    def _accept(self) -> Session:
+        return Session(self._shared)
+
+    def _sweep(self) -> None:
+        """Look after the next slice of connections."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        if not self._unswept:
+            self._unswept = [*self._shared.sessions.values(), *self._shared.leaving]
+            self._slice = len(self._unswept) // SWEEP_SLICES + 1
+        for connection in self._unswept[-self._slice :]:
+            connection.sweep(now)
+        del self._unswept[-self._slice :]
+        settings = self._settings
+        period = min(SWEEP_S, settings.ping_interval_s / 4, settings.write_deadline_s / 4)
+        self._sweeping = loop.call_later(period / SWEEP_SLICES, self._sweep)
+
+    def _info(self, session: Session, connect_info: bool) -> bytes:
+        fields: dict[str, Any] = {
+            "server_id": self._name.server_id,
+            "server_name": self._name.server_name,
+            "version": NATS_LEVEL,
+            "proto": 1,
+            "go": f"python{sys.version_info.major}.{sys.version_info.minor}",
+            "host": self._host,
+            "port": self._port,
+            "headers": True,
+            "max_payload": self._settings.payload_bytes_max,
+            "client_id": session.connection,
+            "client_ip": session.peer[0],
+        }
+        if self._shared.authenticator.required:
+            fields["auth_required"] = True
+        if self._connect_urls:
+            fields["connect_urls"] = self._connect_urls
+        if self._lame:
+            fields["ldm"] = True
+        if connect_info:
+            fields["connect_info"] = True
+            fields["remote_account"] = session.account
+        fields.update(self._name.extra)
+        return encode_info(fields)

@@ -1,0 +1,406 @@
+"""What one client says and hears: NATS operations in, deliveries out.
+
+Made by `listener` for every accepted socket; its lower half is `connection`. Calls `exchange` (core
+NATS), the CommandHandler (mq9) and the Authenticator. No task per connection and none per message:
+`data_received` → parser → one handler per event → one write at the end of the turn.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import islice
+from typing import ClassVar
+
+from mq9cluster.gateway.auth import ACCOUNT_DEFAULT
+from mq9cluster.gateway.connection import ENDED, TOO_MANY_COMMANDS, TURN_OVER, Connection
+from mq9cluster.gateway.interest import NOBODY, Interest, Match, Subscription
+from mq9cluster.gateway.outgoing import Outgoing
+from mq9cluster.gateway.settings import (
+    DROPPED_PER_TURN_MAX,
+    FIRST_PING_S,
+    FLUSH_BYTES,
+    PARSED_PER_TURN_BYTES,
+    REPLY_PREFIX_BYTES_MAX,
+    REPLY_PREFIXES_MAX,
+)
+from mq9cluster.gateway.shared import Shared
+from mq9cluster.protocol.nats import (
+    CONNECT,
+    CONTROL_LINE_EXCEEDED,
+    FAIL,
+    OK_LINE,
+    PING,
+    PONG,
+    PONG_LINE,
+    PUB,
+    SUB,
+    UNSUB,
+    Event,
+    encode_error,
+)
+from mq9cluster.protocol.nats_connect import PROTOCOLS, BadConnect, ConnectOptions
+from mq9cluster.protocol.subjects import (
+    BROADCAST_PREFIX,
+    COMMAND_PREFIX,
+    SEND_PREFIX,
+    is_literal,
+    is_valid,
+    is_valid_literal,
+    reads_other_mailboxes,
+)
+
+OPTIONS_DEFAULT = ConnectOptions()
+BEFORE_AUTHENTICATION = frozenset((CONNECT, FAIL))
+
+
+class Session(Connection):
+    """A client, from accept to the end of its last command."""
+
+    __slots__ = (
+        "_authenticated",
+        "_careful",
+        "_connected",
+        "_headers",
+        "_interest",
+        "_literal_ends",
+        "_pongs_sent",
+        "_reply_routes",
+        "account",
+        "options",
+        "subscriptions",
+        "user",
+    )
+
+    def __init__(self, shared: Shared) -> None:
+        super().__init__(shared)
+        self.account = ACCOUNT_DEFAULT
+        self.user = ""
+        self.options = OPTIONS_DEFAULT
+        self.subscriptions: dict[bytes, Subscription] = {}
+        self._interest: Interest = shared.exchange.interest(ACCOUNT_DEFAULT)
+        self._authenticated = not shared.authenticator.required
+        # Verbose, pedantic, without headers or not yet known: a PUB needs a second look.
+        self._careful = True
+        self._connected = False
+        self._headers = False
+        self._pongs_sent = False
+        self._reply_routes: dict[bytes, tuple[Subscription, ...]] = {}
+        # Own patterns such as `a.*.c`: for these a reply's prefix does not say whether they match.
+        self._literal_ends = 0
+
+    def _greet(self) -> None:
+        self._write(self._shared.info(self, False))
+        if not self._authenticated:
+            self._loop.call_later(self._shared.settings.auth_timeout_s, self._auth_timeout)
+
+    def _work(self, events: Iterator[Event]) -> None:
+        for event in events:
+            if event[0] == PUB:
+                _, subject, reply, header, payload = event
+                self.in_messages += 1
+                if self._careful and not self._may_publish(subject, header):
+                    return
+                if subject.startswith(COMMAND_PREFIX) and not subject.startswith(BROADCAST_PREFIX):
+                    self._command(subject, reply, header, payload)
+                else:
+                    self._publish_core(subject, reply, header, payload)
+            elif self._authenticated or event[0] in BEFORE_AUTHENTICATION:
+                self._HANDLERS[event[0]](self, event)
+            else:
+                self._auth_violation()
+            if self._stall:
+                return
+
+    # --- messages in ------------------------------------------------------------------------------
+
+    def _may_publish(self, subject: bytes, header: bytes | None) -> bool:
+        if not self._authenticated:
+            self._auth_violation()
+            return False
+        if header is not None and not self._headers:
+            self.fail(b"")
+            return False
+        if self.options.pedantic and not is_valid_literal(subject):
+            self._write(encode_error(b"Invalid Publish Subject"))
+        self._acknowledge()  # of having been understood: it stands before what the message causes
+        return True
+
+    def _command(
+        self, subject: bytes, reply: bytes | None, header: bytes | None, payload: bytes
+    ) -> None:
+        shared = self._shared
+        size = len(payload)
+        self.in_flight += 1
+        self.in_flight_bytes += size
+        settings = shared.settings
+        if (
+            self.in_flight >= settings.commands_in_flight_max
+            or self.in_flight_bytes >= settings.commands_in_flight_bytes_max
+        ):
+            self._stall |= TOO_MANY_COMMANDS
+            shared.totals.reading_paused += 1
+        to_parse = len(header) if header else 0
+        if not subject.startswith(SEND_PREFIX):
+            to_parse += size
+        if to_parse > PARSED_PER_TURN_BYTES:
+            self._stall |= TURN_OVER
+        shared.handler.handle(
+            self.connection,
+            self.account,
+            subject,
+            header,
+            payload,
+            partial(self._respond, reply, size),
+        )
+
+    def _respond(self, reply: bytes | None, size: int, body: bytes) -> None:
+        """A command's answer: to its own connection if that subscribes to `reply`, else to exactly
+        that subject; without one it only makes room for another command.
+        """
+        self.in_flight -= 1
+        self.in_flight_bytes -= size
+        if reply is not None:
+            own = () if self._left else self._own_subscriptions(reply)
+            if own:
+                for subscription in own:
+                    self._deliver_reply(subscription, reply, body)
+            else:
+                self._shared.exchange.publish_exactly(self.account, reply, body)
+        if self._stall & TOO_MANY_COMMANDS:
+            self._maybe_go_on()
+        elif self._retiring:
+            self._maybe_retire()
+
+    def _own_subscriptions(self, reply: bytes) -> tuple[Subscription, ...]:
+        """This connection's subscriptions that match `reply`; what patterns say is remembered by
+        the reply's prefix.
+        """
+        interest = self._interest
+        prefix = reply.rpartition(b".")[0]
+        found = self._reply_routes.get(prefix)
+        if found is None:
+            found = tuple(
+                subscription
+                for subscription in _everyone(interest.match(reply))
+                if subscription.subscriber is self and not is_literal(subscription.subject)
+            )
+            if self._may_remember(prefix, reply):
+                if len(self._reply_routes) >= REPLY_PREFIXES_MAX:
+                    self._reply_routes.clear()
+                self._reply_routes[prefix] = found
+        literal = interest.match_literal(reply)
+        if literal is NOBODY:
+            return found
+        return found + tuple(s for s in _everyone(literal) if s.subscriber is self)
+
+    def _may_remember(self, prefix: bytes, reply: bytes) -> bool:
+        """Whether what matches `reply` matches all replies of its prefix, and is worth a place."""
+        return not self._literal_ends and len(prefix) <= REPLY_PREFIX_BYTES_MAX and is_valid(reply)
+
+    def _publish_core(
+        self, subject: bytes, reply: bytes | None, header: bytes | None, payload: bytes
+    ) -> None:
+        exchange = self._shared.exchange
+        silent_for = None if self.options.echo else self
+        delivered = exchange.publish(
+            self.account, subject, reply, header, payload, silent_for=silent_for
+        )
+        if exchange.reader_behind:
+            exchange.reader_behind = False
+            self._outran = True
+        if delivered:
+            self._budget -= delivered
+            if self._budget <= 0:
+                self._stall |= TURN_OVER
+        elif reply is not None and self.options.no_responders:
+            self._say_no_responders(subject, reply)
+
+    def _say_no_responders(self, subject: bytes, reply: bytes) -> None:
+        """Only a plain subscription of this very client hears it, and it counts against no maximum
+        (as nats-server).
+        """
+        for subscription in self._interest.match(reply).plain:
+            if subscription.subscriber is self:
+                header = b"NATS/1.0 503\r\nNats-Subject: %b\r\n\r\n" % subject
+                self._write(
+                    b"HMSG %b %b %d %d\r\n%b\r\n"
+                    % (reply, subscription.sid, len(header), len(header), header)
+                )
+                return
+
+    # --- the other operations ---------------------------------------------------------------------
+
+    def _connect(self, event: Event) -> None:
+        shared = self._shared
+        try:
+            options = self.options.updated(event[1])
+        except BadConnect:
+            self.fail(b"")
+            return
+        identity = shared.authenticator.authenticate(options)
+        if identity is None:
+            self._auth_violation()
+            return
+        if options.protocol not in PROTOCOLS:
+            self.fail(b"invalid client protocol")
+            return
+        if options.no_responders and not options.headers:
+            self.fail(b"no responders requires headers support")
+            return
+        if self._connected or identity.account != self.account:
+            self._unsubscribe_all()  # another CONNECT starts anew, as with nats-server
+        self.account, self.user = identity.account, identity.user
+        self._interest = shared.exchange.interest(identity.account)
+        if not self._connected:
+            self._ping_at = min(self._ping_at, self._loop.time() + FIRST_PING_S)
+        self.options = options
+        self._authenticated = self._connected = True
+        self._headers = options.headers
+        self._careful = options.verbose or options.pedantic or not options.headers
+        self._acknowledge()
+
+    def _subscribe(self, event: Event) -> None:
+        _, subject, queue, sid = event
+        limit = self._shared.settings.subscriptions_max
+        if limit and len(self.subscriptions) >= limit and sid not in self.subscriptions:
+            self._write(encode_error(b"maximum subscriptions exceeded"))
+            return
+        if reads_other_mailboxes(subject):
+            using = b' using queue "%b"' % queue if queue is not None else b""
+            self._write(
+                encode_error(b'Permissions Violation for Subscription to "%b"%b' % (subject, using))
+            )
+            return
+        if sid not in self.subscriptions:  # a sid that is taken stays what it was
+            if not is_valid(subject):
+                self._write(encode_error(b"Invalid Subject"))
+                return
+            subscription = Subscription(self, subject, queue, sid)
+            self.subscriptions[sid] = subscription
+            self._interest.add(subscription)
+            self._literal_ends += _ends_literally(subject)
+            self._reply_routes.clear()
+        self._acknowledge()
+
+    def _unsubscribe(self, event: Event) -> None:
+        _, sid, maximum = event
+        subscription = self.subscriptions.get(sid)
+        if subscription is not None:
+            if maximum > subscription.delivered:
+                subscription.maximum = maximum
+            else:
+                self._forget(subscription)
+        self._acknowledge()
+
+    def _ping(self, event: Event) -> None:
+        self._write(PONG_LINE)
+        if self._connected and not self._pongs_sent:
+            self._pongs_sent = True
+            if self.options.protocol >= 1:
+                self._write(self._shared.info(self, True))
+
+    def _pong(self, event: Event) -> None:
+        self.pings_out = 0
+        if self._ping_sent_at:
+            self.rtt_s = self._loop.time() - self._ping_sent_at
+
+    def _failed(self, event: Event) -> None:
+        self._shared.totals.protocol_errors += 1
+        if not self._authenticated and event[1] != CONTROL_LINE_EXCEEDED:
+            self._auth_violation()
+            return
+        self.fail(event[1])
+
+    _HANDLERS: ClassVar[dict[int, Callable[["Session", Event], None]]] = {
+        CONNECT: _connect,
+        SUB: _subscribe,
+        UNSUB: _unsubscribe,
+        PING: _ping,
+        PONG: _pong,
+        FAIL: _failed,
+    }
+
+    def _acknowledge(self) -> None:
+        if self.options.verbose:
+            self._write(OK_LINE)
+
+    def _forget(self, subscription: Subscription) -> None:
+        if self.subscriptions.pop(subscription.sid, None) is None:
+            return
+        self._interest.remove(subscription)
+        self._literal_ends -= _ends_literally(subscription.subject)
+        self._reply_routes.clear()
+
+    def _unsubscribe_all(self) -> None:
+        for subscription in list(self.subscriptions.values()):
+            self._forget(subscription)
+
+    def _drop_subscriptions(self) -> None:
+        for subscription in list(islice(self.subscriptions.values(), DROPPED_PER_TURN_MAX)):
+            self._forget(subscription)
+        if self.subscriptions:
+            self._loop.call_soon(self._drop_subscriptions)
+
+    def _auth_violation(self) -> None:
+        self._shared.totals.auth_violations += 1
+        self.fail(b"Authorization Violation")
+
+    def _auth_timeout(self) -> None:
+        if not self._authenticated and not self._stall & ENDED:
+            self.fail(b"Authentication Timeout")
+
+    def announce(self) -> None:
+        """Send INFO anew, to a client that said it takes it at any time."""
+        if self.options.protocol >= 1 and not self._left:
+            self._write(self._shared.info(self, False))
+
+    # --- output -----------------------------------------------------------------------------------
+
+    def deliver(self, subscription: Subscription, message: Outgoing) -> bool:
+        """Take a message for `subscription`; False once the connection ended."""
+        if self._left or self._gone:
+            return False
+        if message.header is None or self._headers:
+            head, tail = message.head, message.tail
+        else:
+            head, tail = message.plain()
+        out = self._out
+        if not out:
+            self._shared.exchange.mark(self)
+        sid = subscription.sid
+        out += (head, sid, tail)
+        self.out_messages += 1
+        self._out_bytes += len(head) + len(sid) + len(tail)
+        subscription.delivered += 1
+        if subscription.delivered == subscription.maximum:
+            self._forget(subscription)
+        if self._out_bytes >= FLUSH_BYTES:
+            self.flush()
+        if self._behind:
+            self._shared.exchange.reader_behind = True
+        return True
+
+    def _deliver_reply(self, subscription: Subscription, reply: bytes, body: bytes) -> None:
+        out = self._out
+        if not out:
+            self._shared.exchange.mark(self)
+        head = b"MSG %b %b %d\r\n" % (reply, subscription.sid, len(body))
+        out += (head, body, b"\r\n")
+        self.out_messages += 1
+        self._out_bytes += len(head) + len(body) + 2
+        subscription.delivered += 1
+        if subscription.delivered == subscription.maximum:
+            self._forget(subscription)
+        if self._out_bytes >= FLUSH_BYTES:
+            self.flush()
+
+
+def _everyone(match: Match) -> tuple[Subscription, ...]:
+    everyone = match.plain
+    for _, members in match.groups:
+        everyone += members
+    return everyone
+
+
+def _ends_literally(subject: bytes) -> bool:
+    """Whether `subject` is a pattern whose last token is text."""
+    return not is_literal(subject) and subject.rpartition(b".")[2] not in (b"*", b">")

@@ -1,0 +1,142 @@
+"""The machine: one shard's state, changed only by applying committed entries in order.
+
+Called by the shard's group (cluster/shards.py) for every committed entry, on every replica alike.
+It returns what to write and what each command came to; the caller writes both state and applied
+index in one batch before it applies the next entry or answers anybody.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+from mq9cluster.domain.command import (
+    AckMessages,
+    Command,
+    CreateMailbox,
+    DeleteMessage,
+    EndConnection,
+    EndIncarnation,
+    Expire,
+    FetchMessages,
+    NackMessage,
+    SendMessage,
+)
+from mq9cluster.domain.errors import Mq9Error
+from mq9cluster.domain.outcome import Done, Outcome, Refused
+from mq9cluster.domain.ports import Family, StateView, Writes
+from mq9cluster.machine import consumer_group, due, ends, keys
+from mq9cluster.machine import mailbox as mailboxes
+from mq9cluster.machine.codec import decode_parcel
+from mq9cluster.machine.sessions import Sessions
+from mq9cluster.machine.workspace import Workspace
+
+
+class Applied(NamedTuple):
+    """What one entry came to.
+
+    `changed` names mailboxes in which something may have become readable.
+    """
+
+    writes: Writes
+    outcomes: list[Outcome]
+    changed: set[bytes]
+
+
+class AppliedParcels(NamedTuple):
+    """The same for an entry as it stands in the log: outcomes by parcel."""
+
+    writes: Writes
+    outcomes: list[list[Outcome]]
+    changed: set[bytes]
+
+
+class Machine:
+    """One shard's state machine over a view of its committed rows."""
+
+    def __init__(self, view: StateView) -> None:
+        self.workspace = Workspace(view)
+        self._sessions = Sessions(self.workspace)
+
+    @property
+    def applied_index(self) -> int:
+        """The last entry that is in the state."""
+        return self.workspace.shard.applied_index
+
+    @property
+    def now_ms(self) -> int:
+        """Shard time, Unix ms: the stamp of the last entry."""
+        return self.workspace.shard.now_ms
+
+    @property
+    def next_due_ms(self) -> int:
+        """When to propose Expire if nothing else comes; may be too early, never too late."""
+        return self.workspace.next_due_ms
+
+    def ended_run(self, node: int) -> int:
+        """The last run of `node` that was ended here; 0 for none."""
+        row = self.workspace.get(Family.GROUPS, keys.ended_run(node))
+        return int.from_bytes(row, "big") if row else 0
+
+    def apply(self, index: int, stamp_ms: int, commands: Sequence[Command]) -> Applied:
+        """Apply entry `index` of the log. An entry that is in the state already changes nothing."""
+        ws = self.workspace
+        if index <= ws.shard.applied_index:
+            return Applied(Writes(), [], set())
+        ws.begin(index, stamp_ms)
+        due.run(ws)
+        outcomes = self._carry_out(commands)
+        return Applied(ws.finish(), outcomes, ws.changed)
+
+    def apply_parcels(self, index: int, stamp_ms: int, parcels: Sequence[bytes]) -> AppliedParcels:
+        """Apply entry `index` as it stands in the log.
+
+        A parcel seen before is answered, not applied.
+        """
+        ws = self.workspace
+        if index <= ws.shard.applied_index:
+            return AppliedParcels(Writes(), [], set())
+        ws.begin(index, stamp_ms)
+        due.run(ws)
+        outcomes: list[list[Outcome]] = []
+        for data in parcels:
+            parcel, commands = decode_parcel(data)
+            known = self._sessions.known(parcel, len(commands))
+            if known is None:
+                known = self._carry_out(commands)
+                self._sessions.keep(parcel, known)
+            outcomes.append(known)
+        return AppliedParcels(ws.finish(), outcomes, ws.changed)
+
+    def _carry_out(self, commands: Sequence[Command]) -> list[Outcome]:
+        ws = self.workspace
+        outcomes: list[Outcome] = []
+        for command in commands:
+            try:
+                outcomes.append(_WORK[type(command)](ws, command))
+            except Mq9Error as refusal:
+                outcomes.append(Refused(refusal))
+        return outcomes
+
+
+def _end_connection(ws: Workspace, command: EndConnection) -> Done:
+    return ends.end_connection(ws, command.owner)
+
+
+def _end_incarnation(ws: Workspace, command: EndIncarnation) -> Done:
+    return ends.end_incarnation(ws, command.node, command.incarnation)
+
+
+def _expire(_: Workspace, __: Expire) -> Done:
+    return Done()
+
+
+_WORK: dict[type, Callable[[Workspace, Any], Outcome]] = {
+    CreateMailbox: mailboxes.create,
+    SendMessage: mailboxes.send,
+    DeleteMessage: mailboxes.delete,
+    FetchMessages: consumer_group.fetch,
+    AckMessages: consumer_group.ack,
+    NackMessage: consumer_group.nack,
+    EndConnection: _end_connection,
+    EndIncarnation: _end_incarnation,
+    Expire: _expire,
+}

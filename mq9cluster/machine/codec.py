@@ -1,0 +1,289 @@
+"""How commands and entries travel and are kept in the log.
+
+An entry is `version u8 | stamp u64 | count u32` and so many parcels, each behind its length. A
+parcel is what one node gathered in one turn: `node u64 | incarnation u64 | sequence u64 | confirmed
+u64 | count u32 | lengths u32… | commands…`: the lengths stand together, so that a batch of a
+thousand is cut up without a loop over headers. A command is `kind
+u8 | …`; SEND, which nearly all are, is binary; the others are `kind u8 | ref length u16 | ref |
+JSON array of their fields`, short and rare.
+
+A replica that meets a version or kind it does not know stops instead of guessing: `UnknownFormat`.
+"""
+
+import struct
+from array import array
+from collections.abc import Callable, Sequence
+from itertools import accumulate, pairwise
+from sys import byteorder
+from typing import Any, NamedTuple
+
+import orjson
+
+from mq9cluster.domain.command import (
+    AckMessages,
+    Command,
+    CreateMailbox,
+    DeleteMessage,
+    EndConnection,
+    EndIncarnation,
+    Expire,
+    FetchMessages,
+    NackMessage,
+    Owner,
+    SendMessage,
+)
+from mq9cluster.domain.errors import error_of
+from mq9cluster.domain.outcome import (
+    Done,
+    HandedOut,
+    MailboxCreated,
+    MessageStored,
+    Outcome,
+    Refused,
+)
+
+ENTRY_VERSION = 1
+_ENTRY = struct.Struct(">BQI")
+_LENGTH = struct.Struct(">I")
+_PARCEL = struct.Struct(">QQQQI")
+_SEND_KIND = 1
+_SEND = struct.Struct(">BBBH")
+_SEND_MORE = struct.Struct(">IIHIHI")
+_PLAIN, _FULL = 0, 1
+_HEAD = struct.Struct(">BH")
+
+
+class UnknownFormat(Exception):
+    """An entry or command written by a newer version, or no entry at all."""
+
+
+# --- commands ------------------------------------------------------------------------------------
+
+
+def encode_command(command: Command) -> bytes:
+    """The command's bytes."""
+    if type(command) is SendMessage:
+        return _encode_send(command)
+    kind, encode = _ENCODERS[type(command)]
+    ref, fields = encode(command)
+    return _HEAD.pack(kind, len(ref)) + ref + orjson.dumps(fields, default=list)
+
+
+def decode_command(data: bytes) -> Command:
+    """The command `data` says; raises UnknownFormat."""
+    kind = data[0]
+    if kind == _SEND_KIND:
+        return _decode_send(data)
+    decode = _DECODERS.get(kind)
+    if decode is None:
+        raise UnknownFormat(f"command kind {kind}")
+    end = _HEAD.size + int.from_bytes(data[1:3], "big")
+    return decode(data[_HEAD.size : end], orjson.loads(data[end:]))
+
+
+def _encode_send(command: SendMessage) -> bytes:
+    ref, payload, priority, key, meta, ttl_s, delay_s, dedupe_id, window_ms = command
+    if not (key or meta or ttl_s or delay_s or dedupe_id):
+        return _SEND.pack(_SEND_KIND, _PLAIN, priority, len(ref)) + ref + payload
+    return b"".join(
+        (
+            _SEND.pack(_SEND_KIND, _FULL, priority, len(ref)),
+            ref,
+            _SEND_MORE.pack(ttl_s, delay_s, len(key), len(meta), len(dedupe_id), window_ms),
+            key,
+            meta,
+            dedupe_id,
+            payload,
+        )
+    )
+
+
+def _decode_send(data: bytes) -> SendMessage:
+    _, form, priority, ref_bytes = _SEND.unpack_from(data)
+    at = 5 + ref_bytes
+    ref = data[5:at]
+    if form == _PLAIN:
+        return SendMessage(ref, data[at:], priority)
+    ttl_s, delay_s, key_bytes, meta_bytes, id_bytes, window_ms = _SEND_MORE.unpack_from(data, at)
+    at += _SEND_MORE.size
+    key = data[at : (at := at + key_bytes)]
+    meta = data[at : (at := at + meta_bytes)]
+    dedupe_id = data[at : (at := at + id_bytes)]
+    return SendMessage(ref, data[at:], priority, key, meta, ttl_s, delay_s, dedupe_id, window_ms)
+
+
+def _decode_fetch(ref: bytes, fields: list[Any]) -> FetchMessages:
+    group, owner, consumer, deliver, from_value, force, tags, num_msgs, ack_wait_ms, resume = fields
+    return FetchMessages(
+        ref, group, Owner(*owner), consumer, deliver, from_value, force, tuple(tags), num_msgs,
+        ack_wait_ms, tuple(resume),
+    )  # fmt: skip
+
+
+def _decode_ack(ref: bytes, fields: list[Any]) -> AckMessages:
+    group, msg_id, owner, handout, scope = fields
+    return AckMessages(ref, group, msg_id, Owner(*owner), handout, scope)
+
+
+def _decode_nack(ref: bytes, fields: list[Any]) -> NackMessage:
+    group, msg_id, owner, delay_s = fields
+    return NackMessage(ref, group, msg_id, Owner(*owner), delay_s)
+
+
+_Encoder = Callable[..., tuple[bytes, list[Any]]]
+
+_ENCODERS: dict[type, tuple[int, _Encoder]] = {
+    CreateMailbox: (2, lambda c: (c.mailbox, list(c[1:]))),
+    FetchMessages: (3, lambda c: (c.mailbox, list(c[1:]))),
+    AckMessages: (4, lambda c: (c.mailbox, list(c[1:]))),
+    NackMessage: (5, lambda c: (c.mailbox, list(c[1:]))),
+    DeleteMessage: (6, lambda c: (c.mailbox, [c.msg_id])),
+    EndConnection: (7, lambda c: (b"", list(c.owner))),
+    EndIncarnation: (8, lambda c: (b"", list(c))),
+    Expire: (9, lambda _: (b"", [])),
+}
+
+_DECODERS: dict[int, Callable[[bytes, list[Any]], Command]] = {
+    2: lambda ref, fields: CreateMailbox(ref, *fields),
+    3: _decode_fetch,
+    4: _decode_ack,
+    5: _decode_nack,
+    6: lambda ref, fields: DeleteMessage(ref, *fields),
+    7: lambda _, fields: EndConnection(Owner(*fields)),
+    8: lambda _, fields: EndIncarnation(*fields),
+    9: lambda _, __: Expire(),
+}
+
+
+# --- outcomes ------------------------------------------------------------------------------------
+
+_STORED, _MIXED = b"S", b"J"
+
+
+def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
+    """What the commands of a parcel came to. Mostly a row of msg_ids, which is written as one."""
+    stored = [o.msg_id for o in outcomes if type(o) is MessageStored and not o.duplicate]
+    if len(stored) == len(outcomes):
+        ids = array("q", stored)
+        if byteorder == "little":
+            ids.byteswap()
+        return _STORED + ids.tobytes()
+    return _MIXED + orjson.dumps([_outcome_fields(outcome) for outcome in outcomes])
+
+
+def _outcome_fields(outcome: Outcome) -> list[Any]:
+    if isinstance(outcome, MessageStored):
+        return ["stored", outcome.msg_id, outcome.duplicate]
+    if isinstance(outcome, HandedOut):
+        return ["handed", outcome.handout, outcome.places, outcome.resume]
+    if isinstance(outcome, MailboxCreated):
+        return ["created", outcome.mailbox.decode()]
+    if isinstance(outcome, Refused):
+        return ["refused", outcome.error.code, str(outcome.error)]
+    return ["done"]
+
+
+def decode_outcomes(data: bytes) -> list[Outcome]:
+    """The outcomes `data` says; raises UnknownFormat."""
+    if data[:1] == _STORED:
+        ids = array("q")
+        ids.frombytes(data[1:])
+        if byteorder == "little":
+            ids.byteswap()
+        return [MessageStored(msg_id) for msg_id in ids]
+    if data[:1] != _MIXED:
+        raise UnknownFormat("outcomes of an unknown kind")
+    return [_OUTCOMES[kind](*fields) for kind, *fields in orjson.loads(data[1:])]
+
+
+def _handed(handout: str, places: list[list[int]], resume: list[int] | None) -> HandedOut:
+    return HandedOut(
+        handout,
+        tuple((priority, msg_id) for priority, msg_id in places),
+        (resume[0], resume[1]) if resume else None,
+    )
+
+
+_OUTCOMES: dict[str, Callable[..., Outcome]] = {
+    "stored": MessageStored,
+    "handed": _handed,
+    "created": lambda mailbox: MailboxCreated(mailbox.encode()),
+    "refused": lambda code, text: Refused(error_of(code, text)),
+    "done": Done,
+}
+
+
+# --- parcels and entries -------------------------------------------------------------------------
+
+
+class Parcel(NamedTuple):
+    """What tells a parcel from all others: commands that one node gathered in one turn for one
+    shard.
+
+    `sequence` counts the node's parcels for the shard from 1 in each of its runs; up to
+    `confirmed` it has heard the outcomes. A parcel sent again, because a leader was lost, is the
+    same parcel: it is applied once.
+    """
+
+    node: int
+    incarnation: int
+    sequence: int
+    confirmed: int
+
+
+PARCEL_OF_NOBODY = Parcel(0, 0, 0, 0)  # what a leader proposes of itself; never sent again
+
+
+def encode_parcel(parcel: Parcel, commands: Sequence[bytes]) -> bytes:
+    """The parcel's bytes."""
+    lengths = array("I", map(len, commands))
+    if byteorder == "little":
+        lengths.byteswap()
+    head = _PARCEL.pack(*parcel, len(commands))
+    return b"".join((head, lengths.tobytes(), *commands))
+
+
+def decode_parcel(data: bytes) -> tuple[Parcel, list[Command]]:
+    """The parcel `data` says, and its commands; raises UnknownFormat."""
+    try:
+        return _decode_parcel(data)
+    except (struct.error, IndexError, TypeError, ValueError) as error:
+        raise UnknownFormat(f"a parcel of {len(data)} bytes: {error}") from error
+
+
+def _decode_parcel(data: bytes) -> tuple[Parcel, list[Command]]:
+    node, incarnation, sequence, confirmed, count = _PARCEL.unpack_from(data)
+    start = _PARCEL.size + 4 * count
+    lengths = array("I")
+    lengths.frombytes(data[_PARCEL.size : start])
+    if byteorder == "little":
+        lengths.byteswap()
+    ends = list(accumulate(lengths, initial=start))
+    if len(lengths) != count or ends[-1] != len(data):
+        raise UnknownFormat(f"a parcel of {ends[-1]} bytes has {len(data)}")
+    decode = decode_command
+    commands = [decode(data[a:b]) for a, b in pairwise(ends)]
+    return Parcel(node, incarnation, sequence, confirmed), commands
+
+
+def encode_entry(stamp_ms: int, parcels: Sequence[bytes]) -> bytes:
+    """One log entry of encoded parcels, stamped with the shard time (Unix ms)."""
+    parts = [_ENTRY.pack(ENTRY_VERSION, stamp_ms, len(parcels))]
+    for parcel in parcels:
+        parts += (_LENGTH.pack(len(parcel)), parcel)
+    return b"".join(parts)
+
+
+def decode_entry(data: bytes) -> tuple[int, list[bytes]]:
+    """(stamp in ms, encoded parcels) of an entry; raises UnknownFormat."""
+    if len(data) < _ENTRY.size or data[0] != ENTRY_VERSION:
+        raise UnknownFormat(f"an entry of {len(data)} bytes begins with {data[:1].hex() or '-'}")
+    _, stamp_ms, count = _ENTRY.unpack_from(data)
+    parcels: list[bytes] = []
+    at = _ENTRY.size
+    for _ in range(count):
+        length = int.from_bytes(data[at : (at := at + _LENGTH.size)], "big")
+        parcels.append(data[at : (at := at + length)])
+    if at != len(data):
+        raise UnknownFormat(f"an entry of {at} bytes has {len(data)}")
+    return stamp_ms, parcels

@@ -1,0 +1,1 @@
+"""Sans-IO: bytes to events, subject and body to request, reply to bytes."""

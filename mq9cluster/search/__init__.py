@@ -1,0 +1,1 @@
+"""Text and vector search of one shard, and merging of many."""

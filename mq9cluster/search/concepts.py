@@ -1,0 +1,333 @@
+"""The built-in embedder: concepts of the lexicon, words, and pieces of words, as one vector.
+
+No neural model, and it does not pretend to be one: it knows what the lexicon says, in the lexicon's
+languages, and otherwise compares words and their spelling. Deterministic, without downloads, about
+100 µs a card.
+
+A vector has a dimension for each concept, so that concepts do not blur each other, and words and
+their character n-grams hashed over all dimensions. A phrase matches when its words stand near each
+other in any order. Each word is stemmed in every language (its own is unknown), and German
+compounds are taken apart.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from mq9cluster.domain.agent import AgentCard
+from mq9cluster.search.embedder import EmbedderId
+from mq9cluster.search.lexicon import Alias, Lexicon
+from mq9cluster.search.text import Stems, bare, bigrams, is_cjk, runs
+from mq9cluster.search.vectors import quantize
+
+DIMENSIONS = 512  # at most as many concepts; a code is as many bytes
+VERSION = "1"
+CONCEPT_SHARE = 0.85  # of the vector's length; words have the rest of the square
+NEAR_SHARE = 0.3  # of a concept's strength goes to concepts near it, in questions only
+REPEAT_EXPONENT = 0.7  # strength of evidence seen again and again
+PHRASE_BONUS = 1.25  # several words together are better evidence than one
+GENERIC_SHARE = 0.25  # what a generic word counts as a word
+PIECES_SHARE = 0.5  # what a word's character n-grams count beside the word itself
+NEIGHBOURS = 3  # words on either side in which a phrase's other words are looked for
+WORDS_CACHED_MAX = 32_768  # of each generation: some 20 MB
+COMPOUND_CHARS_MIN = 9
+PART_CHARS_MIN = 4
+BEGINNING_CHARS = 3  # no stemmer touches them: words that begin otherwise need not be stemmed
+RUN_CHARS_MAX = 512  # of a text written without spaces
+TOKENS_MAX = 1_024  # of one field
+FLOOR = 0.06  # hashed words of unrelated texts meet by chance: two deviations of that
+
+# What a field's evidence counts.
+FIELD_WEIGHTS = {"name": 0.7, "tags": 1.0, "skills": 1.0, "description": 1.0, "examples": 0.5}
+
+_STEMMERS = {"en": "english", "de": "german", "es": "spanish", "fr": "french"}
+_JOINTS = ("", "s", "n", "en", "es", "er", "e")  # what German puts between parts of a compound
+_WORD_FEATURES = 16
+_PIECE_FEATURES = 8
+
+Vector = npt.NDArray[np.float32]
+
+
+class _Token(NamedTuple):
+    """What is known of a word or CJK run: lexicon keys in it, codes of its words, their weight."""
+
+    keys: tuple[str, ...]  # in order: sums of evidence must not depend on a set's
+    codes: tuple[bytes, ...]
+    weight: float
+    empty: bool
+
+
+class _Hit(NamedTuple):
+    """An alias by one of its keys: the other keys it needs nearby."""
+
+    others: frozenset[str]
+    concept: int
+    weight: float
+
+
+class ConceptEmbedder:
+    """The compiled lexicon. One per node; its caches are shared by all shards."""
+
+    floor = FLOOR
+
+    def __init__(self, lexicon: Lexicon) -> None:
+        if len(lexicon.concepts) > DIMENSIONS:
+            raise ValueError(f"more than {DIMENSIONS} concepts")
+        self.id = EmbedderId("concept", "lexicon", VERSION, DIMENSIONS, lexicon.content_hash)
+        self._names = [concept.id for concept in lexicon.concepts]
+        number = {name: i for i, name in enumerate(self._names)}
+        self._near = [tuple(number[name] for name in concept.near) for concept in lexicon.concepts]
+        self._empty = lexicon.empty_words
+        self._generic = frozenset(lexicon.generic_words)
+        self._stems = {code: Stems(language) for code, language in _STEMMERS.items()}
+        self._vocabulary: dict[str, set[str]] = {code: set() for code in _STEMMERS}
+        self._surfaces: dict[str, set[str]] = {code: set() for code in _STEMMERS}
+        self._beginnings: dict[str, set[str]] = {code: set() for code in _STEMMERS}
+        self._pieces: dict[str, list[str]] = {}  # CJK aliases by first character
+        self._hits: dict[str, list[_Hit]] = {}
+        compiled = [
+            (i, self._keys(alias), alias.weight)
+            for i, concept in enumerate(lexicon.concepts)
+            for alias in concept.aliases
+        ]
+        uses = Counter(key for _, keys, _ in compiled for key in keys)
+        for i, keys, weight in compiled:
+            if keys:
+                rarest = min(keys, key=lambda key: (uses[key], key))
+                bonus = PHRASE_BONUS if len(keys) > 1 else 1.0
+                hit = _Hit(frozenset(keys - {rarest}), i, weight * bonus)
+                self._hits.setdefault(rarest, []).append(hit)
+        # Two generations: when the young one is full it becomes the old one, from which a word that
+        # is met again comes back.
+        self._young: dict[str, _Token] = {}
+        self._old: dict[str, _Token] = {}
+
+    # ---- compiling
+
+    def _keys(self, alias: Alias) -> set[str]:
+        """The keys of an alias, which is remembered as vocabulary."""
+        keys: set[str] = set()
+        for run in runs(alias.phrase):
+            if is_cjk(run):
+                keys.add("c:" + run)
+                pieces = self._pieces.setdefault(run[0], [])
+                if run not in pieces:
+                    pieces.append(run)
+            elif run not in self._empty:
+                known = alias.language in _STEMMERS and run.isalpha()
+                code = alias.language if known else "en"
+                stem = self._stems[code].stem(run)
+                self._vocabulary[code].add(stem)
+                self._surfaces[code].add(bare(run))
+                self._beginnings[code].add(bare(run)[:BEGINNING_CHARS])
+                keys.add(f"{code}:{stem}")
+        return keys
+
+    # ---- embedding
+
+    def card_code(self, card: AgentCard) -> bytes | None:
+        """The code of a card; None when it has no word at all."""
+        text = card.search_text()
+        fields = [
+            (FIELD_WEIGHTS["name"], text.name),
+            *((FIELD_WEIGHTS["tags"], tag) for tag in text.tags),
+            *((FIELD_WEIGHTS["skills"], skill) for skill in text.skills),
+            (FIELD_WEIGHTS["description"], text.description),
+            *((FIELD_WEIGHTS["examples"], example) for example in text.examples),
+        ]
+        return self._code(fields, question=False)
+
+    def question_code(self, text: str) -> bytes | None:
+        """The code of a question; None when it has no word at all."""
+        return self._code([(1.0, text)], question=True)
+
+    def concepts(self, text: str) -> tuple[str, ...]:
+        """Names of the concepts in `text`, strongest first."""
+        strengths: dict[int, float] = {}
+        self._understand(self._read(text), 1.0, strengths)
+        order = sorted(strengths.items(), key=lambda item: (-item[1], item[0]))
+        return tuple(self._names[concept] for concept, _ in order)
+
+    async def embed_cards(self, cards: Sequence[AgentCard]) -> list[bytes | None]:
+        """The port's form of `card_code`."""
+        return [self.card_code(card) for card in cards]
+
+    async def embed_question(self, text: str) -> bytes | None:
+        """The port's form of `question_code`."""
+        return self.question_code(text)
+
+    def _code(self, fields: Sequence[tuple[float, str]], *, question: bool) -> bytes | None:
+        strengths: dict[int, float] = {}
+        codes: list[bytes] = []
+        weights: list[float] = []
+        for field_weight, text in fields:
+            tokens = self._read(text)
+            self._understand(tokens, field_weight, strengths)
+            for token in tokens:
+                codes += token.codes
+                weights += [field_weight * token.weight] * len(token.codes)
+        if not codes:
+            return None
+        rows = np.frombuffer(b"".join(codes), np.int8).reshape(-1, DIMENSIONS)
+        words = np.array(weights, np.float32) @ rows.astype(np.float32)
+        length = float(np.sqrt(words @ words))
+        vector = words * (((1.0 - CONCEPT_SHARE**2) ** 0.5) / length) if length else words
+        if strengths:
+            vector = vector + CONCEPT_SHARE * self._concept_part(strengths, question=question)
+        if not vector.any():
+            return None
+        return quantize(vector, DIMENSIONS)
+
+    def _concept_part(self, strengths: dict[int, float], *, question: bool) -> Vector:
+        part = np.zeros(DIMENSIONS, np.float32)
+        for concept, evidence in strengths.items():
+            part[concept] += evidence**REPEAT_EXPONENT
+        if question:
+            for concept, evidence in strengths.items():
+                for other in self._near[concept]:
+                    part[other] += NEAR_SHARE * evidence**REPEAT_EXPONENT
+        return part / np.float32(np.sqrt(part @ part))
+
+    def _read(self, text: str) -> list[_Token]:
+        """What is known of each word of `text` that has content."""
+        found = []
+        for run in runs(text)[:TOKENS_MAX]:
+            token = self._young.get(run)
+            if token is None:
+                token = self._learn(run)
+            if not token.empty:
+                found.append(token)
+        return found
+
+    def _understand(self, tokens: list[_Token], weight: float, strengths: dict[int, float]) -> None:
+        """Add the evidence for concepts in `tokens`."""
+        hits_of = self._hits.get
+        for at, token in enumerate(tokens):
+            for key in token.keys:
+                hits = hits_of(key)
+                if hits is None:
+                    continue
+                nearby: set[str] | None = None
+                for others, concept, strength in hits:
+                    if others:
+                        if nearby is None:
+                            nearby = set()
+                            for near in tokens[max(0, at - NEIGHBOURS) : at + NEIGHBOURS + 1]:
+                                nearby.update(near.keys)
+                        if not others <= nearby:
+                            continue
+                    strengths[concept] = strengths.get(concept, 0.0) + weight * strength
+
+    # ---- words
+
+    def _learn(self, run: str) -> _Token:
+        if len(self._young) >= WORDS_CACHED_MAX:
+            self._old, self._young = self._young, {}
+        token = self._old.get(run) or self._token(run)
+        self._young[run] = token
+        return token
+
+    def _token(self, run: str) -> _Token:
+        if is_cjk(run):
+            run = run[:RUN_CHARS_MAX]
+            codes = tuple(_word_code(pair) for pair in bigrams(run))
+            return _Token(tuple(sorted(set(self._cjk_keys(run)))), codes, 1.0, empty=False)
+        if run in self._empty:
+            return _Token((), (), 0.0, empty=True)
+        if not run.isalpha():  # numbers and ids are many: they mean themselves, if anything
+            keys = (f"en:{run}",) if run in self._vocabulary["en"] else ()
+            return _Token(keys, (_number_code(run),), 1.0, empty=False)
+        weight = GENERIC_SHARE if run in self._generic else 1.0
+        code = _word_code(self._stems["en"].stem(run))
+        return _Token(tuple(self._word_keys(run)), (code,), weight, empty=False)
+
+    def _cjk_keys(self, run: str) -> list[str]:
+        """Every alias piece that stands in `run`."""
+        return [
+            "c:" + piece
+            for at, char in enumerate(run)
+            for piece in self._pieces.get(char, ())
+            if run.startswith(piece, at)
+        ]
+
+    def _word_keys(self, word: str) -> list[str]:
+        """Keys of a word in every language. Where English knows it, others must know it exactly:
+        "restaurant" is not what the stem of Spanish "restaurar" would have it.
+        """
+        surface = bare(word)
+        beginning = surface[:BEGINNING_CHARS]
+        english = False
+        keys = []
+        for code, stems in self._stems.items():  # English first
+            if beginning in self._beginnings[code] and (
+                not english or surface in self._surfaces[code]
+            ):
+                stem = stems.stem(word)
+                if stem in self._vocabulary[code]:
+                    keys.append(f"{code}:{stem}")
+                    english = english or code == "en"
+        if not keys and len(word) >= COMPOUND_CHARS_MIN and beginning in self._beginnings["de"]:
+            keys = [f"de:{part}" for part in self._compound(surface)]
+        return keys
+
+    def _compound(self, word: str) -> list[str]:
+        """Stems of the German words `word` is put together from, or nothing."""
+        german, stems = self._vocabulary["de"], self._stems["de"]
+        german_words = self._surfaces["de"]
+        for end in range(len(word) - PART_CHARS_MIN, PART_CHARS_MIN - 1, -1):
+            head = word[:end]
+            joint = next(
+                (
+                    joint
+                    for joint in _JOINTS
+                    if head.endswith(joint) and head.removesuffix(joint) in german_words
+                ),
+                None,
+            )
+            if joint is None:
+                continue
+            head_stem = stems.stem(head.removesuffix(joint))
+            tail_stem = stems.stem(word[end:])
+            heads = [head_stem] if head_stem in german else []
+            if tail_stem in german:
+                return [*heads, tail_stem]
+            if len(word) - end >= COMPOUND_CHARS_MIN:
+                tails = self._compound(word[end:])
+                if tails:
+                    return [*heads, *tails]
+        return []
+
+
+def _number_code(word: str) -> bytes:
+    """The code of what has no spelling to compare."""
+    return quantize(_hashed([word], _WORD_FEATURES), DIMENSIONS)
+
+
+@lru_cache(maxsize=WORDS_CACHED_MAX)
+def _word_code(word: str) -> bytes:
+    """The code of the hashed vector of a word and of its character n-grams."""
+    vector = _hashed([word], _WORD_FEATURES)
+    if len(word) > 2:
+        marked = f"<{word}>"
+        pieces = {marked[i : i + n] for n in (3, 4) for i in range(len(marked) - n + 1)}
+        scale = PIECES_SHARE / len(pieces) ** 0.5
+        vector += scale * _hashed(["#" + piece for piece in pieces], _PIECE_FEATURES)
+    return quantize(vector, DIMENSIONS)
+
+
+def _hashed(features: Sequence[str], count: int) -> npt.NDArray[np.float64]:
+    """The sum of the features' vectors: `count` places of each are plus or minus one, scaled."""
+    digests = b"".join(
+        hashlib.blake2b(feature.encode("utf-8", "surrogatepass"), digest_size=2 * count).digest()
+        for feature in features
+    )
+    places = np.frombuffer(digests, "<u2").astype(np.int64)
+    signs = np.where(places & 0x8000, -1.0, 1.0)
+    sums = np.bincount(places % DIMENSIONS, signs, DIMENSIONS)
+    result: npt.NDArray[np.float64] = sums / count**0.5
+    return result

@@ -1,0 +1,94 @@
+"""Which agents have which exact tag, skill, provider and version; names in order.
+
+Owned by `index.ShardIndex`; turns a filter into a mask over the shard's slots. One thread at a
+time.
+"""
+
+from array import array
+from bisect import bisect_left, insort
+
+import numpy as np
+import numpy.typing as npt
+
+from mq9cluster.domain.agent import AgentCard
+from mq9cluster.search.filter import Filter
+
+Mask = npt.NDArray[np.bool_]
+_LAST = "\U0010ffff"  # sorts behind every character a name may continue with
+
+
+def facets_of(card: AgentCard) -> set[tuple[str, str]]:
+    """The (condition, value) pairs a card satisfies; names are kept in order instead."""
+    found = {("tags", tag) for tag in card.all_tags()}
+    for skill in card.skills:
+        found |= {("skills", skill.id), ("skills", skill.name)}
+    return found | {("provider", card.provider), ("version", card.version)}
+
+
+class Facets:
+    """Posting lists of exact values, and the names of one shard."""
+
+    __slots__ = ("_names", "_postings")
+
+    def __init__(self) -> None:
+        self._postings: dict[tuple[str, str], array[int]] = {}
+        self._names: list[str] = []
+
+    def put(self, slot: int, card: AgentCard) -> None:
+        """Remember the values of the card at `slot`, the next one."""
+        postings = self._postings
+        for facet in facets_of(card):
+            if facet[1]:
+                posting = postings.get(facet)
+                if posting is None:
+                    posting = postings[facet] = array("I")
+                posting.append(slot)
+
+    def add_name(self, name: str) -> None:
+        """A name the shard did not have."""
+        insort(self._names, name)
+
+    def drop_name(self, name: str) -> None:
+        """A name the shard has no more."""
+        del self._names[bisect_left(self._names, name)]
+
+    def names(self, prefix: str = "") -> list[str]:
+        """Names in order that begin with `prefix`."""
+        start = bisect_left(self._names, prefix)
+        return self._names[start : bisect_left(self._names, prefix + _LAST, start)]
+
+    def all_names(self) -> list[str]:
+        """Every name, in order; not to be changed."""
+        return self._names
+
+    def mask(self, condition: Filter, slots: dict[str, int], size: int) -> Mask:
+        """The slots of which `condition` holds; removed ones may be among them."""
+        result = np.ones(size, np.bool_)
+        for key, values in condition.conditions:
+            result &= self._any_of(key, values, slots, size)
+        if condition.unless is not None:
+            result &= ~self.mask(condition.unless, slots, size)
+        return result
+
+    def _any_of(self, key: str, values: tuple[str, ...], slots: dict[str, int], size: int) -> Mask:
+        result = np.zeros(size, np.bool_)
+        for value in values:
+            if key == "name":
+                result[[slots[name] for name in self.names(value)]] = True
+            else:
+                posting = self._postings.get((key, value))
+                if posting:
+                    result[np.frombuffer(posting, np.uint32)] = True
+        return result
+
+    def compact(self, numbers: npt.NDArray[np.int64]) -> None:
+        """Number slots anew, as `LexicalIndex.compact` does."""
+        for facet, posting in list(self._postings.items()):
+            slots = numbers[np.frombuffer(posting, np.uint32)]
+            kept = slots[slots >= 0].astype(np.uint32)
+            fresh: array[int] = array("I")
+            fresh.frombytes(kept.tobytes())
+            if fresh:
+                self._postings[facet] = fresh
+            else:
+                del self._postings[facet]

@@ -1,0 +1,287 @@
+"""Everything searchable of one shard's agents of one account, on one replica.
+
+Derived from the replicated registry and rebuilt from it if lost: `put`, `remove` and `seen` follow
+applied commands, `statistics` and `search` answer the asking node (`ranking.merge` puts the shards'
+answers together). Equal registrations in any order give equal answers: scores need nothing but the
+card, its codes and the question, and ties are broken by name. Only graph search (large shards, not
+`exact`) is approximate.
+
+A version of a card has a slot; slots of versions that are gone are skipped until `compact` numbers
+the rest anew, when 30 % are. One thread at a time.
+"""
+
+from collections.abc import Mapping, Sequence
+from heapq import nsmallest
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from mq9cluster.domain.agent import AgentCard
+from mq9cluster.domain.errors import EmbedderMismatch
+from mq9cluster.search.facets import Facets
+from mq9cluster.search.lexical import LexicalIndex, unit_weights
+from mq9cluster.search.query import NAME, TEXT, Answer, Question, Ranked, Statistics
+from mq9cluster.search.text import Analyzer
+from mq9cluster.search.vectors import GRAPH_VECTORS_MIN, Job, VectorSpace, check_code
+
+# What a word is worth by where it stands.
+NAME_WEIGHT = 3.0
+TAG_WEIGHT = 2.5
+SKILL_WEIGHT = 2.0
+DESCRIPTION_WEIGHT = 1.0
+EXAMPLE_WEIGHT = 0.75
+PROVIDER_WEIGHT = 0.75
+
+DEAD_SHARE_MAX = 0.3  # of slots: then they are numbered anew
+DEAD_SLOTS_MIN = 1_024  # not worth it below
+
+Slots = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class ShardIndex:
+    """The searchable agents of one shard and account. `dimensions` by embedder id."""
+
+    __slots__ = (
+        "_alive",
+        "_analyzer",
+        "_dead",
+        "_expires",
+        "_facets",
+        "_lexical",
+        "_names",
+        "_slots",
+        "_spaces",
+    )
+
+    def __init__(
+        self,
+        analyzer: Analyzer,
+        dimensions: Mapping[str, int],
+        graph_vectors_min: int = GRAPH_VECTORS_MIN,
+    ) -> None:
+        self._analyzer = analyzer
+        self._lexical = LexicalIndex()
+        self._facets = Facets()
+        self._spaces = {
+            embedder: VectorSpace(size, graph_vectors_min) for embedder, size in dimensions.items()
+        }
+        self._slots: dict[str, int] = {}
+        self._names: list[str] = []  # by slot, also of dead ones
+        self._alive: Mask = np.zeros(0, np.bool_)  # with room to grow, as `_expires`
+        self._expires: Slots = np.zeros(0, np.int64)  # Unix ms; 0: never
+        self._dead = 0
+
+    def __len__(self) -> int:
+        return len(self._slots)
+
+    # ---- following the registry
+
+    def put(self, card: AgentCard, codes: Mapping[str, bytes], expires_ms: int = 0) -> None:
+        """Register `card`, in place of one of the same name; `codes` by embedder id.
+
+        A code may be missing (the embedding service is down: `put_code` brings it later).
+        EmbedderMismatch, and nothing changed, when one is of no embedder here or of another size.
+        """
+        for embedder, code in codes.items():
+            check_code(code, self._space(embedder).dimensions)
+        old = self._slots.get(card.name)
+        if old is None:
+            self._facets.add_name(card.name)
+        else:
+            self._bury(old)
+        slot = len(self._names)
+        self._names.append(card.name)
+        self._slots[card.name] = slot
+        self._grow(slot + 1)
+        self._alive[slot] = True
+        self._expires[slot] = expires_ms
+        self._lexical.put(slot, self._fields(card))
+        self._facets.put(slot, card)
+        for embedder, code in codes.items():
+            self._spaces[embedder].put(slot, code)
+        self._compact_if_due()
+
+    def put_code(self, name: str, embedder: str, code: bytes) -> bool:
+        """The code of a registered agent, come later; False when it is not registered."""
+        space = self._space(embedder)
+        check_code(code, space.dimensions)
+        slot = self._slots.get(name)
+        if slot is None:
+            return False
+        space.put(slot, code)
+        return True
+
+    def seen(self, name: str, expires_ms: int) -> bool:
+        """The agent reported; False when it is not registered."""
+        slot = self._slots.get(name)
+        if slot is None:
+            return False
+        self._expires[slot] = expires_ms
+        return True
+
+    def remove(self, name: str) -> bool:
+        """Forget an agent; False when it is not registered."""
+        slot = self._slots.pop(name, None)
+        if slot is None:
+            return False
+        self._facets.drop_name(name)
+        self._bury(slot)
+        self._compact_if_due()
+        return True
+
+    def add_embedder(self, embedder: str, dimensions: int, graph_vectors_min: int) -> None:
+        """Room for the codes of a new embedder, beside those there are."""
+        self._spaces.setdefault(embedder, VectorSpace(dimensions, graph_vectors_min))
+
+    def drop_embedder(self, embedder: str) -> None:
+        """Forget an embedder's codes."""
+        self._spaces.pop(embedder, None)
+
+    def missing_codes(self, embedder: str) -> list[str]:
+        """Names, in order, of agents without a code of `embedder`: what re-embedding has to do."""
+        space = self._space(embedder)
+        return [name for name in self._facets.all_names() if not space.has(self._slots[name])]
+
+    # ---- answering
+
+    def statistics(self, question: Question) -> Statistics:
+        """How many agents there are and how many each unit finds, expired ones included."""
+        alive = self._alive[: len(self._names)]
+        frequencies = tuple(self._lexical.frequency(unit, alive) for unit in question.units)
+        return Statistics(len(self._slots), frequencies)
+
+    def search(self, question: Question, statistics: Statistics) -> Answer:
+        """The best of each ranking, by statistics summed over all shards."""
+        allowed = self._allowed(question)
+        if question.by_name:
+            return Answer(((NAME, self._by_name(allowed, question)),))
+        rankings: list[tuple[str, Ranked]] = []
+        if question.units:
+            weights = unit_weights(statistics)
+            scores = self._lexical.score(question.units, weights, allowed)
+            slots = np.flatnonzero((scores > 0.0) & allowed)
+            rankings.append((TEXT, self._best(slots, scores[slots], question, 0.0)))
+        for embedder, code in question.vectors:
+            space = self._space(embedder)
+            slots, scores = space.search(code, allowed, question.depth, exact=question.exact)
+            rankings.append((embedder, self._best(slots, scores, question, question.floor)))
+        return Answer(tuple(rankings))
+
+    def _allowed(self, question: Question) -> Mask:
+        size = len(self._names)
+        allowed = self._alive[:size].copy()
+        if question.now_ms:
+            expires = self._expires[:size]
+            allowed &= (expires == 0) | (expires > question.now_ms)
+        if question.filter is not None:
+            allowed &= self._facets.mask(question.filter, self._slots, size)
+        return allowed
+
+    def _by_name(self, allowed: Mask, question: Question) -> Ranked:
+        hits: list[tuple[str, float]] = []
+        slots = self._slots
+        for name in self._facets.all_names():
+            if len(hits) == question.depth:
+                break
+            if allowed[slots[name]]:
+                hits.append((name, 0.0))
+        return Ranked(tuple(hits), int(np.count_nonzero(allowed)))
+
+    def _best(self, slots: Slots, scores: Scores, question: Question, floor: float) -> Ranked:
+        """The best `depth` in order: by score, ties by name; what scores nothing is no hit."""
+        good = (scores > 0.0) & (scores >= max(floor, question.min_score))
+        slots, scores = slots[good], scores[good]
+        total = len(slots)
+        depth = question.depth
+        if total > depth:
+            edge = np.partition(scores, total - depth)[total - depth]
+            above = scores > edge
+            ties = [self._names[slot] for slot in slots[scores == edge].tolist()]
+            kept = nsmallest(depth - int(np.count_nonzero(above)), ties)
+            slots, scores = slots[above], scores[above]
+            last = [(name, float(edge)) for name in kept]
+        else:
+            last = []
+        names = self._names
+        pairs = zip(slots.tolist(), scores.tolist(), strict=True)
+        hits = [(-score, names[slot]) for slot, score in pairs]
+        hits.sort()
+        return Ranked((*((name, -score) for score, name in hits), *last), total)
+
+    # ---- upkeep
+
+    def maintenance(self) -> Sequence[tuple[str, Job]]:
+        """Graph work that is due: run each job in a thread, then `adopt` it."""
+        due = ((embedder, space.maintenance()) for embedder, space in self._spaces.items())
+        return [(embedder, job) for embedder, job in due if job is not None]
+
+    def adopt(self, embedder: str, job: Job) -> None:
+        """Use a finished job; of no effect when the embedder was dropped meanwhile."""
+        space = self._spaces.get(embedder)
+        if space is not None:
+            space.adopt(job)
+
+    def save_graphs(self, directory: Path) -> None:
+        """Save what takes long to build anew. Codes and cards live in the state."""
+        for number, (_, space) in enumerate(sorted(self._spaces.items())):
+            space.save(directory / str(number), self._names)
+
+    def load_graphs(self, directory: Path) -> None:
+        """Attach saved graphs, after all agents were put; parts that changed are scanned."""
+        for number, (_, space) in enumerate(sorted(self._spaces.items())):
+            space.load(directory / str(number), self._slots)
+
+    def memory_bytes(self) -> int:
+        """Memory of vectors and graphs, which dominate."""
+        return sum(space.memory_bytes() for space in self._spaces.values())
+
+    def _space(self, embedder: str) -> VectorSpace:
+        space = self._spaces.get(embedder)
+        if space is None:
+            raise EmbedderMismatch(f"{embedder} is not an embedder of this cluster")
+        return space
+
+    def _fields(self, card: AgentCard) -> list[tuple[float, list[str]]]:
+        text = card.search_text()
+        terms = self._analyzer.terms
+        fields = [(NAME_WEIGHT, self._analyzer.name_terms(text.name))]
+        fields += [(TAG_WEIGHT, terms(tag)) for tag in text.tags]
+        fields += [(SKILL_WEIGHT, terms(skill)) for skill in text.skills]
+        fields.append((DESCRIPTION_WEIGHT, terms(text.description)))
+        fields += [(EXAMPLE_WEIGHT, terms(example)) for example in text.examples]
+        fields.append((PROVIDER_WEIGHT, terms(text.provider)))
+        return fields
+
+    def _bury(self, slot: int) -> None:
+        self._alive[slot] = False
+        self._dead += 1
+        self._lexical.remove(slot)
+        for space in self._spaces.values():
+            space.remove(slot)
+
+    def _grow(self, size: int) -> None:
+        if size > len(self._alive):
+            more = max(256, size // 4)
+            self._alive = np.concatenate([self._alive, np.zeros(more, np.bool_)])
+            self._expires = np.concatenate([self._expires, np.zeros(more, np.int64)])
+
+    def _compact_if_due(self) -> None:
+        if self._dead > max(DEAD_SLOTS_MIN, DEAD_SHARE_MAX * len(self._names)):
+            self.compact()
+
+    def compact(self) -> None:
+        """Number the slots anew, without the dead."""
+        alive = self._alive[: len(self._names)]
+        numbers = np.where(alive, np.cumsum(alive) - 1, -1)
+        self._lexical.compact(numbers)
+        self._facets.compact(numbers)
+        for space in self._spaces.values():
+            space.compact(numbers)
+        self._expires = self._expires[: len(alive)][alive]
+        self._names = [name for name, keep in zip(self._names, alive.tolist(), strict=True) if keep]
+        self._alive = np.ones(len(self._names), np.bool_)
+        self._slots = {name: slot for slot, name in enumerate(self._names)}
+        self._dead = 0

@@ -1,0 +1,312 @@
+"""The vectors of one embedder in one shard: quantised codes, scanned exactly or through a graph.
+
+A code is the unit vector times 127 rounded to bytes, so every code has nearly the same length and
+the cosine is the integer product of two codes over 127 squared: exact arithmetic, the same on every
+replica. All vectors can be scanned (about 25 GB/s); above GRAPH_VECTORS_MIN a usearch HNSW graph
+over the same codes finds candidates, whose scores are the exact ones again.
+
+The graph is built off the event loop: `maintenance()` hands out a job that owns copies of what it
+needs, the caller runs it in a thread and then calls `adopt`. Vectors the graph does not have yet
+(the *tail*) are scanned. Graph keys are not slots but point to them, so slots may be numbered anew
+without rebuilding, and a graph loaded from disk attaches itself to whatever slots there are now.
+
+The only door to usearch. Owned by `index.ShardIndex`. One thread at a time.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numkong
+import numpy as np
+import numpy.typing as npt
+import orjson
+from usearch.index import Index
+
+from mq9cluster.domain.errors import EmbedderMismatch, InvalidField
+
+CODE_LENGTH = 127  # a unit vector times this: no component leaves a signed byte
+CODE_ONE = CODE_LENGTH * CODE_LENGTH  # the product of two equal codes, but for rounding
+DIMENSIONS_MAX = 4_096  # of any embedding service in use; a code is as many bytes
+GRAPH_VECTORS_MIN = 20_000  # below, a scan takes under a millisecond
+TAIL_VECTORS_MAX = 2_048  # not yet in the graph: scanned, 0.05 ms
+REBUILD_SHARE = 0.3  # dead share of a graph at which recall has measurably decayed
+GRAPH_CONNECTIVITY = 16
+GRAPH_EXPANSION_ADD = 96
+GRAPH_EXPANSION_SEARCH = 160
+OVERSAMPLE = 2  # candidates asked of the graph for each one wanted: some are dead or filtered
+FILTER_SCAN_SHARE = 0.1  # a filter that leaves less is scanned: the graph would miss most of it
+
+_FORMAT = 1
+_GRAPH_FILE = "graph.usearch"
+_MANIFEST_FILE = "graph.json"
+
+Codes = npt.NDArray[np.int8]
+Vector = npt.NDArray[np.float32]
+Slots = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+def quantize(raw: object, dimensions: int) -> bytes:
+    """The code of a vector; EmbedderMismatch for its size, InvalidField for its content."""
+    if not isinstance(raw, list | tuple | np.ndarray):
+        raise InvalidField("vector", "must be a list of numbers")
+    if len(raw) != dimensions:
+        raise EmbedderMismatch(f"the vector has {len(raw)} dimensions, not {dimensions}")
+    if not isinstance(raw, np.ndarray) and not all(type(x) in {int, float} for x in raw):
+        raise InvalidField("vector", "must be a list of numbers")
+    try:
+        vector = np.asarray(raw, np.float64)
+    except OverflowError as error:
+        raise InvalidField("vector", "must be finite") from error
+    if vector.ndim != 1:
+        raise InvalidField("vector", "must be a list of numbers")
+    largest = np.abs(vector).max(initial=0.0)
+    if not np.isfinite(largest):
+        raise InvalidField("vector", "must be finite")
+    if largest == 0.0:
+        raise InvalidField("vector", "must not be zero")
+    vector = vector / largest  # so that squares neither overflow nor vanish
+    code: Codes = np.rint(vector * (CODE_LENGTH / np.sqrt(vector @ vector))).astype(np.int8)
+    return bytes(code)
+
+
+def check_code(code: bytes, dimensions: int) -> None:
+    """EmbedderMismatch when `code` is none of this embedder."""
+    if len(code) != dimensions:
+        raise EmbedderMismatch(f"the code has {len(code)} dimensions, not {dimensions}")
+
+
+class Job(NamedTuple):
+    """Graph work for a thread: add `codes` under `keys` to `graph`. `fresh`: a graph anew."""
+
+    graph: Index
+    keys: Slots
+    codes: Codes
+    fresh: bool
+
+    def run(self) -> None:
+        """Do it. Touches nothing but the graph, which nobody searches meanwhile."""
+        if len(self.keys):
+            self.graph.add(self.keys, self.codes, threads=1)
+
+
+class VectorSpace:
+    """Codes by slot, and the graph over them."""
+
+    __slots__ = (
+        "_codes",
+        "_graph",
+        "_growing",
+        "_has",
+        "_job_out",
+        "_key_slot",
+        "_slot_job",
+        "_slot_key",
+        "dimensions",
+        "graph_vectors_min",
+    )
+
+    def __init__(self, dimensions: int, graph_vectors_min: int = GRAPH_VECTORS_MIN) -> None:
+        self.dimensions = dimensions
+        self.graph_vectors_min = graph_vectors_min
+        self._codes: Codes = np.zeros((0, dimensions), np.int8)  # with room to grow
+        self._has: Mask = np.zeros(0, np.bool_)
+        self._graph: Index | None = None
+        self._slot_key: Slots = np.zeros(0, np.int64)  # the graph's key of a slot, or -1
+        self._slot_job: Slots = np.zeros(0, np.int64)  # its key when the job is adopted, or -1
+        self._key_slot: Slots = np.zeros(0, np.int64)  # -1 when the key's vector is dead
+        self._job_out = False
+        self._growing = False  # the job out adds to the graph in use: scan meanwhile
+
+    def put(self, slot: int, code: bytes) -> None:
+        """The code of `slot`, also in place of another one."""
+        check_code(code, self.dimensions)
+        self._grow(slot + 1)
+        self.remove(slot)
+        self._codes[slot] = np.frombuffer(code, np.int8)
+        self._has[slot] = True
+
+    def remove(self, slot: int) -> None:
+        """Forget what `slot` has, if anything."""
+        if self.has(slot):
+            self._has[slot] = False
+            self._slot_job[slot] = -1
+            key = self._slot_key[slot]
+            if key >= 0:
+                self._slot_key[slot] = -1
+                self._key_slot[key] = -1
+
+    def count(self) -> int:
+        """Vectors there are."""
+        return int(np.count_nonzero(self._has))
+
+    def has(self, slot: int) -> bool:
+        """Whether `slot` has a vector."""
+        return slot < len(self._has) and bool(self._has[slot])
+
+    def code(self, slot: int) -> bytes:
+        """The code at `slot`."""
+        return bytes(self._codes[slot])
+
+    def memory_bytes(self) -> int:
+        """Memory of codes and graph."""
+        graph = 0 if self._graph is None else int(self._graph.memory_usage)
+        return self._codes.nbytes + 17 * len(self._has) + 8 * len(self._key_slot) + graph
+
+    def search(
+        self, code: bytes, allowed: Mask, depth: int, *, exact: bool
+    ) -> tuple[Slots, Scores]:
+        """Slots among `allowed` and their cosines: at least the best `depth`; all when scanned."""
+        check_code(code, self.dimensions)
+        size = min(len(self._has), len(allowed))
+        wanted = self._has[:size] & allowed[:size]
+        left = int(np.count_nonzero(wanted))
+        share = left / max(1, self.count())
+        ask = int(depth * OVERSAMPLE / max(share, FILTER_SCAN_SHARE)) + 16
+        graph = self._graph
+        # A filter that leaves few, or a question for many: the graph would visit most of itself.
+        if exact or graph is None or self._growing or share < FILTER_SCAN_SHARE or ask * 8 > left:
+            return self._scan(code, wanted, left)
+        keys = graph.search(np.frombuffer(code, np.int8), ask, threads=1).keys.astype(np.int64)
+        slots = self._key_slot[keys]
+        slots = slots[slots >= 0]
+        tail = np.flatnonzero(wanted & (self._slot_key[:size] < 0))
+        slots = np.concatenate([slots[wanted[slots]], tail])
+        if len(slots) < depth:
+            return self._scan(code, wanted, left)
+        return slots, self._products(code, self._codes[slots])
+
+    def _scan(self, code: bytes, wanted: Mask, left: int) -> tuple[Slots, Scores]:
+        slots = np.flatnonzero(wanted)
+        if left * 4 < len(wanted):  # copying few is cheaper than multiplying all
+            return slots, self._products(code, self._codes[slots])
+        return slots, self._products(code, self._codes[: len(wanted)])[slots]
+
+    def _products(self, code: bytes, codes: Codes) -> Scores:
+        if not len(codes):
+            return np.zeros(0)
+        query = np.frombuffer(code, np.int8).reshape(1, -1)
+        products = np.asarray(numkong.cdist(query, codes, "dot"))  # 32-bit integers: exact
+        return np.minimum(products.reshape(-1) / CODE_ONE, 1.0)  # rounding may exceed one
+
+    def _grow(self, size: int) -> None:
+        have = len(self._has)
+        if size <= have:
+            return
+        if size > len(self._codes):
+            room = max(size, len(self._codes) * 5 // 4, 256)
+            codes = np.zeros((room, self.dimensions), np.int8)
+            codes[:have] = self._codes[:have]
+            self._codes = codes
+        more = np.full(len(self._codes) - have, -1)
+        self._has = np.concatenate([self._has, more > 0])
+        self._slot_key = np.concatenate([self._slot_key, more])
+        self._slot_job = np.concatenate([self._slot_job, more])
+
+    def compact(self, numbers: Slots) -> None:
+        """Number slots anew, as `LexicalIndex.compact` does. The graph stays."""
+        kept = np.flatnonzero(numbers >= 0)
+        kept = kept[kept < len(self._has)]
+        self._codes = self._codes[kept]
+        self._has = self._has[kept]
+        self._slot_key = self._slot_key[kept]
+        self._slot_job = self._slot_job[kept]
+        self._point_keys(len(self._key_slot))
+
+    def _point_keys(self, keys: int) -> None:
+        self._key_slot = np.full(keys, -1)
+        live = np.flatnonzero(self._slot_key >= 0)
+        self._key_slot[self._slot_key[live]] = live
+
+    # ---- the graph
+
+    def maintenance(self) -> Job | None:
+        """Graph work that is due, or None. Run it in a thread, then `adopt` it."""
+        count = self.count()
+        if self._job_out or count < self.graph_vectors_min:
+            return None
+        dead = np.count_nonzero(self._key_slot < 0)
+        if self._graph is None or dead > REBUILD_SHARE * len(self._key_slot):
+            return self._job(self._new_graph(), 0, np.flatnonzero(self._has), fresh=True)
+        tail = np.flatnonzero(self._has & (self._slot_key < 0))
+        if len(tail) <= TAIL_VECTORS_MAX:
+            return None
+        return self._job(self._graph, len(self._key_slot), tail, fresh=False)
+
+    def _new_graph(self) -> Index:
+        return Index(
+            ndim=self.dimensions,
+            metric="ip",
+            dtype="i8",  # codes are bytes already: f16 would keep the same and take twice the room
+            connectivity=GRAPH_CONNECTIVITY,
+            expansion_add=GRAPH_EXPANSION_ADD,
+            expansion_search=GRAPH_EXPANSION_SEARCH,
+        )
+
+    def _job(self, graph: Index, first: int, slots: Slots, *, fresh: bool) -> Job:
+        self._job_out = True
+        self._growing = not fresh
+        keys = np.arange(first, first + len(slots))
+        self._slot_job[:] = -1
+        self._slot_job[slots] = keys
+        return Job(graph, keys, self._codes[slots], fresh)
+
+    def adopt(self, job: Job) -> None:
+        """Use what `job` built; vectors that changed or went meanwhile are dead keys in it."""
+        self._job_out = self._growing = False
+        if job.fresh:
+            self._graph = job.graph
+            self._slot_key[:] = -1
+        live = self._slot_job >= 0
+        self._slot_key[live] = self._slot_job[live]
+        self._slot_job[:] = -1
+        self._point_keys(int(job.keys[-1]) + 1 if len(job.keys) else len(self._key_slot))
+
+    def save(self, directory: Path, names: Sequence[str]) -> bool:
+        """Save the graph (codes live in the state), or False when there is none or a job is out."""
+        if self._graph is None or self._job_out:
+            return False
+        directory.mkdir(parents=True, exist_ok=True)
+        self._graph.save(directory / _GRAPH_FILE)
+        owners = [
+            [names[slot], zlib.crc32(self._codes[slot].tobytes())] if slot >= 0 else None
+            for slot in self._key_slot.tolist()
+        ]
+        manifest = {
+            "format": _FORMAT,
+            "dimensions": self.dimensions,
+            "crc": zlib.crc32((directory / _GRAPH_FILE).read_bytes()),
+            "owners": owners,
+        }
+        (directory / _MANIFEST_FILE).write_bytes(orjson.dumps(manifest))
+        return True
+
+    def load(self, directory: Path, slots: Mapping[str, int]) -> bool:
+        """Attach a saved graph to the codes there are; False when there is none that is whole.
+
+        Vectors that changed since it was saved are dead keys of it, new ones its tail.
+        """
+        try:
+            manifest = orjson.loads((directory / _MANIFEST_FILE).read_bytes())
+            data = (directory / _GRAPH_FILE).read_bytes()
+        except (OSError, orjson.JSONDecodeError):
+            return False
+        if (
+            manifest.get("format") != _FORMAT
+            or manifest.get("dimensions") != self.dimensions
+            or manifest.get("crc") != zlib.crc32(data)
+        ):
+            return False
+        graph = self._new_graph()
+        graph.load(data)
+        self._slot_key[:] = -1
+        for key, owner in enumerate(manifest["owners"]):
+            slot = slots.get(owner[0]) if owner is not None else None
+            if slot is not None and self.has(slot) and zlib.crc32(self.code(slot)) == owner[1]:
+                self._slot_key[slot] = key
+        self._graph = graph
+        self._point_keys(len(manifest["owners"]))
+        return True

@@ -1,0 +1,56 @@
+"""What the README shows works as it stands there."""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+import nats
+
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+
+
+async def test_the_python_exchange_of_the_readme_works(serve_node):
+    node = await serve_node()
+    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    assert "nats://127.0.0.1:4222" in program
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        program.replace("nats://127.0.0.1:4222", node.url),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    said, errors = await process.communicate()
+    assert (errors.decode(), process.returncode) == ("", 0)
+    assert said.decode().splitlines() == [
+        "critical stop everything",
+        "normal summarise chapter 1",
+        "{'error': ''}",
+    ]
+
+
+def commands():
+    """Subject, body and priority of each `nats request` of the README."""
+    pattern = r"^    nats request '(\S+)' '(.*?)'(?: -H mq9-priority:(\S+))?$"
+    return re.findall(pattern, README, re.MULTILINE)
+
+
+async def test_the_commands_of_the_readme_answer_as_it_says(serve_node):
+    node = await serve_node()
+    client = await nats.connect(node.url)
+    replies = [
+        (
+            await client.request(
+                subject,
+                body.encode(),
+                timeout=30,
+                headers={"mq9-priority": priority} if priority else None,
+            )
+        ).data
+        for subject, body, priority in commands()
+    ]
+    await client.close()
+    assert len(replies) == 4
+    assert b'"mail_address":"demo"' in replies[0]
+    assert re.findall(rb'"payload":"(.*?)"', replies[3]) == [b"stop everything", b"hello"]

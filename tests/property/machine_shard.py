@@ -1,0 +1,76 @@
+"""The machine over rows in memory, behind the same calls as the model."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from mq9cluster.domain import command as c
+from mq9cluster.domain import errors, limits, outcome
+from mq9cluster.domain.message import Message
+from mq9cluster.domain.ports import Writes
+from mq9cluster.domain.read import Browse, Query
+from mq9cluster.machine import reads
+from mq9cluster.machine.apply import Machine
+from tests.property.memory_view import MemoryView
+
+
+class MachineShard:
+    """One replica: its rows, its machine, and the index of the last entry."""
+
+    def __init__(self, store: MemoryView | None = None) -> None:
+        self.store = store or MemoryView()
+        self.machine = Machine(self.store)
+        self.index = self.machine.applied_index
+        self.writes = Writes()  # of the last entry
+        self.changed: set[bytes] = set()  # likewise
+
+    def restart(self) -> None:
+        """Start anew from the rows."""
+        self.machine = Machine(self.store)
+
+    def copy(self) -> "MachineShard":
+        """Another replica with the same rows."""
+        return MachineShard(self.store.copy())
+
+    def entry(self, now_ms: int, commands: Sequence[c.Command]) -> list[outcome.Outcome]:
+        """Apply one entry and perform its writes."""
+        self.index += 1
+        applied = self.machine.apply(self.index, now_ms, commands)
+        self.writes, self.changed = applied.writes, applied.changed
+        self.store.write(applied.writes)
+        return applied.outcomes
+
+    def apply(self, now_ms: int, command: c.Command) -> outcome.Outcome:
+        """Apply an entry of one command."""
+        (result,) = self.entry(now_ms, [command])
+        return result
+
+    def query(
+        self,
+        ref: bytes,
+        key: bytes = b"",
+        tags: Iterable[str] = (),
+        since_s: int = 0,
+        limit: int = limits.RESULTS_DEFAULT,
+    ) -> list[Message] | outcome.Refused:
+        """QUERY."""
+        request = Query(ref, key, tuple(tags), since_s, limit)
+        found = self._read(reads.query(self.machine.workspace, request))
+        return found if isinstance(found, outcome.Refused) else found[::-1]
+
+    def peek(
+        self,
+        ref: bytes,
+        deliver: int = c.Deliver.LATEST,
+        from_value: int = 0,
+        tags: Iterable[str] = (),
+        num_msgs: int = limits.RESULTS_DEFAULT,
+    ) -> list[Message] | outcome.Refused:
+        """FETCH without a group."""
+        request = Browse(ref, deliver, from_value, tuple(tags), num_msgs)
+        return self._read(reads.browse(self.machine.workspace, request))
+
+    @staticmethod
+    def _read(found: Iterator[Message | None]) -> list[Message] | outcome.Refused:
+        try:
+            return [message for message in found if message]
+        except errors.Mq9Error as error:
+            return outcome.Refused(error)

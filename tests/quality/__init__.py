@@ -1,0 +1,1 @@
+"""The quality of search: cards, queries written beforehand, baselines and the measure."""

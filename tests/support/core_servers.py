@@ -1,0 +1,166 @@
+"""Two servers of core NATS with the same settings: our listener, and the nats-server binary."""
+
+import asyncio
+import os
+import random
+import re
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+import uvloop
+
+from mq9cluster.gateway.auth import AllowAll, PasswordAuthenticator, TokenAuthenticator
+from mq9cluster.gateway.exchange import Exchange
+from mq9cluster.gateway.listener import Listener, ServerName
+from mq9cluster.gateway.settings import Settings
+
+NATS_SERVER = Path(sys.executable).parent / "nats-server"
+
+
+@dataclass(frozen=True)
+class CoreConfig:
+    """What both servers are told; 0 or empty: their default."""
+
+    token: str = ""
+    user: str = ""
+    password: str = ""
+    payload_bytes_max: int = 0
+    connections_max: int = 0
+    subscriptions_max: int = 0
+    pending_bytes_max: int = 0
+    ping_interval_ms: int = 0
+    pings_out_max: int = 0
+    write_deadline_ms: int = 0
+    auth_timeout_ms: int = 0
+
+    def for_nats_server(self) -> str:
+        lines = []
+        if self.token or self.user:
+            who = f'token: "{self.token}"'
+            if self.user:
+                who = f'user: "{self.user}", password: "{self.password}"'
+            timeout = f", timeout: {self.auth_timeout_ms / 1000}" if self.auth_timeout_ms else ""
+            lines.append(f"authorization {{ {who}{timeout} }}")
+        for name, value in (
+            ("max_payload", self.payload_bytes_max),
+            ("max_connections", self.connections_max),
+            ("max_subscriptions", self.subscriptions_max),
+            ("max_pending", self.pending_bytes_max),
+            ("ping_max", self.pings_out_max),
+        ):
+            lines += [f"{name}: {value}"] if value else []
+        for name, value in (
+            ("ping_interval", self.ping_interval_ms),
+            ("write_deadline", self.write_deadline_ms),
+        ):
+            lines += [f'{name}: "{value}ms"'] if value else []
+        return "\n".join(lines) + "\n"
+
+    def for_ours(self) -> tuple[Settings, AllowAll | TokenAuthenticator | PasswordAuthenticator]:
+        given = {
+            "payload_bytes_max": self.payload_bytes_max,
+            "connections_max": self.connections_max,
+            "subscriptions_max": self.subscriptions_max,
+            "pending_bytes_max": self.pending_bytes_max,
+            "pings_out_max": self.pings_out_max,
+            "ping_interval_s": self.ping_interval_ms / 1000,
+            "write_deadline_s": self.write_deadline_ms / 1000,
+            "auth_timeout_s": self.auth_timeout_ms / 1000,
+        }
+        settings = Settings(**{name: value for name, value in given.items() if value})
+        if self.token:
+            return settings, TokenAuthenticator(self.token)
+        if self.user:
+            return settings, PasswordAuthenticator({self.user: (self.password, "$G")})
+        return settings, AllowAll()
+
+
+class Echo:
+    """Answers every command with its payload."""
+
+    def handle(self, connection, account, subject, header, payload, respond):
+        if respond is not None:
+            respond(payload)
+
+    def connection_closed(self, connection):
+        pass
+
+
+class OurServer:
+    """Our listener on a loop and thread of its own."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        self._config = config
+        self._loop = uvloop.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
+        self.port = 0
+
+    def start(self, port: int = 0) -> None:
+        if not self._thread.is_alive():
+            self._thread.start()
+        self._run(self._listen(port))
+
+    def stop(self) -> None:
+        self._run(self.listener.close())
+
+    def lame_duck(self) -> None:
+        self._run(self.listener.lame_duck())
+
+    def end(self) -> None:
+        self.stop()
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+    def _run(self, work) -> None:
+        asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
+
+    async def _listen(self, port: int) -> None:
+        settings, authenticator = self._config.for_ours()
+        chance = random.Random(1)
+        exchange = Exchange(self._loop.call_soon, chance)
+        name = ServerName("NOURS", "ours")
+        self.listener = Listener(name, settings, exchange, Echo(), authenticator, chance)
+        await self.listener.start("127.0.0.1", port)
+        self.port = self.listener.port
+
+
+class NatsServer:
+    """The nats-server binary, without JetStream, on a free port."""
+
+    def __init__(self, config: CoreConfig) -> None:
+        self._config = config
+        self.port = 0
+
+    def start(self) -> None:
+        with tempfile.NamedTemporaryFile("w", suffix=".conf", delete=False) as file:
+            file.write(self._config.for_nats_server())
+        self._process = subprocess.Popen(
+            [NATS_SERVER, "-a", "127.0.0.1", "-p", "-1", "-c", file.name],
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
+        )
+        stderr = self._process.stderr
+        assert stderr is not None
+        for line in stderr:
+            found = re.search(r"Listening for client connections on [\d.]+:(\d+)", line)
+            if found:
+                self.port = int(found[1])
+            if "Server is ready" in line:
+                break
+        os.unlink(file.name)  # noqa: PTH108
+        # The pipe is drained, or the server would stop at a full one.
+        self._drain = threading.Thread(target=stderr.read, daemon=True)
+        self._drain.start()
+
+    def end(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        self._drain.join()
+        if self._process.stderr is not None:
+            self._process.stderr.close()

@@ -1,0 +1,279 @@
+"""A shard on real storage: batches, bounds, deadlines, waiting, and what a restart keeps."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from mq9cluster.cluster import replica as replica_module
+from mq9cluster.cluster import shard as shard_module
+from mq9cluster.cluster.durability import Durability
+from mq9cluster.cluster.replica import Replica
+from mq9cluster.cluster.shard import Shard
+from mq9cluster.cluster.waiting import Waiter
+from mq9cluster.domain.address import mailbox_ref
+from mq9cluster.domain.command import (
+    Command,
+    CreateMailbox,
+    Deliver,
+    EndConnection,
+    FetchMessages,
+    Owner,
+    SendMessage,
+)
+from mq9cluster.domain.errors import OutcomeUnknown, Overloaded, Unavailable
+from mq9cluster.domain.outcome import Done, MailboxCreated, MessageStored, Outcome, Refused
+from mq9cluster.domain.read import Browse, MessagesRead, Query
+from mq9cluster.node import SystemClock
+from mq9cluster.storage.store import Store, open_store
+from tests.support.solo_shards import open_solo_shards
+
+if TYPE_CHECKING:
+    from mq9cluster.cluster.shards import Shards
+
+REF = mailbox_ref("$G", "task.queue")
+OWNER = Owner(7, 1, 1)
+
+
+def replica_of(shard: Shard) -> Replica:
+    assert shard.replica
+    return shard.replica
+
+
+class OneShard:
+    """A shard with everything under it, that can be restarted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.errors: list[BaseException] = []
+        self.store: Store
+        self.durability: Durability
+        self.shards: Shards
+
+    async def start(self, sync_delay_s: float = 0.0) -> Shard:
+        self.store = open_store(self.path, "n1", lambda: "07")
+        loop = asyncio.get_running_loop()
+
+        def offload(work: Callable[[], None]) -> "asyncio.Future[None]":
+            return loop.run_in_executor(None, work)
+
+        self.durability = Durability(
+            self.store.database,
+            self.errors.append,
+            offload,
+            time.perf_counter,
+            sync_delay_s=sync_delay_s,
+        )
+        self.shards = open_solo_shards(
+            self.store.database, self.durability, SystemClock(), "n1", 7, self.store.incarnation, 1
+        )
+        await self.shards.until_caught_up()
+        return self.shards.all[0]
+
+    async def stop(self) -> None:
+        await self.shards.stop()
+        self.store.close()
+
+
+@pytest.fixture
+async def one(tmp_path: Path) -> AsyncIterator[OneShard]:
+    one = OneShard(tmp_path / "data")
+    one.path.mkdir()
+    yield one
+    await one.stop()
+    assert one.errors == []
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until `condition` holds."""
+    for _ in range(100_000):
+        if condition():
+            return
+        await asyncio.sleep(0)
+    pytest.fail("it never came to that")
+
+
+async def outcome_of(shard: Shard, command: Command) -> Outcome:
+    answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    shard.propose(command, answered.set_result)
+    return await answered
+
+
+async def fetched(shard: Shard, request: FetchMessages | Browse, wait_ms: int = 0) -> object:
+    answered: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    shard.fetch(Waiter(request, wait_ms, answered.set_result))
+    return await answered
+
+
+async def queried(shard: Shard) -> list[bytes]:
+    answered: asyncio.Future[MessagesRead | Refused] = asyncio.get_running_loop().create_future()
+    shard.query(Query(REF), answered.set_result)
+    found = await answered
+    assert isinstance(found, MessagesRead)
+    return [message.payload for message in found.messages]
+
+
+async def test_commands_of_one_turn_are_one_entry_and_answered_in_order(one: OneShard) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    before = replica_of(shard).machine.applied_index
+    sends = [outcome_of(shard, SendMessage(REF, b"%d" % n)) for n in range(50)]
+    assert await asyncio.gather(*sends) == [MessageStored(n) for n in range(1, 51)]
+    assert replica_of(shard).machine.applied_index == before + 1
+
+
+async def test_what_is_too_much_for_one_entry_becomes_several(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    monkeypatch.setattr(shard_module, "PARCEL_BYTES_MAX", 1_000)
+    monkeypatch.setattr(replica_module, "ENTRY_BYTES_MAX", 1_000)
+    before = replica_of(shard).machine.applied_index
+    sizes = [300, 300, 300, 300, 2_000, 10]
+    sends = [outcome_of(shard, SendMessage(REF, b"x" * size)) for size in sizes]
+    assert await asyncio.gather(*sends) == [MessageStored(n) for n in range(1, 7)]
+    assert replica_of(shard).machine.applied_index == before + 4
+
+
+async def test_a_restart_keeps_what_was_acknowledged(one: OneShard) -> None:
+    shard = await one.start()
+    assert await outcome_of(shard, CreateMailbox(REF)) == MailboxCreated(REF)
+    assert await outcome_of(shard, SendMessage(REF, b"kept")) == MessageStored(1)
+    await one.stop()
+    shard = await one.start()
+    assert await queried(shard) == [b"kept"]
+    assert await outcome_of(shard, SendMessage(REF, b"more")) == MessageStored(2)
+
+
+async def test_a_full_shard_refuses_and_does_nothing(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    monkeypatch.setattr(shard_module, "UNDER_WAY_COMMANDS_MAX", 2)
+    sends = [outcome_of(shard, SendMessage(REF, b"%d" % n)) for n in range(3)]
+    answers = await asyncio.gather(*sends)
+    assert answers[:2] == [MessageStored(1), MessageStored(2)]
+    assert isinstance(answers[2], Refused)
+    assert isinstance(answers[2].error, Overloaded)
+    assert await queried(shard) == [b"0", b"1"]
+
+
+async def test_bytes_under_way_are_bounded_too(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    monkeypatch.setattr(shard_module, "UNDER_WAY_BYTES_MAX", 1_000)
+    sends = [outcome_of(shard, SendMessage(REF, b"x" * 600)) for _ in range(2)]
+    first, second = await asyncio.gather(*sends)
+    assert first == MessageStored(1)
+    assert isinstance(second, Refused)
+    assert isinstance(second.error, Overloaded)
+
+
+async def test_on_a_disk_that_hangs_outcomes_are_unknown_and_new_commands_unavailable(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    await one.stop()
+    monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_S", 0.05)
+    monkeypatch.setattr(shard_module, "DEADLINE_CHECK_S", 0.01)
+    shard = await one.start(sync_delay_s=0.3)
+    while one.durability.syncs_inline:  # the slow disk is noticed, and syncs go to the thread
+        await outcome_of(shard, SendMessage(REF, b"before"))
+    proposed = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"proposed")))
+    await until(lambda: shard.commands_under_way == 1)
+    gathered = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"gathered")))
+    unknown, unavailable = await asyncio.gather(proposed, gathered)
+    assert isinstance(unknown, Refused)
+    assert isinstance(unknown.error, OutcomeUnknown)
+    assert isinstance(unavailable, Refused)
+    assert isinstance(unavailable.error, Unavailable)
+    await one.durability.idle()
+    payloads = await queried(shard)
+    assert b"proposed" in payloads
+    assert b"gathered" not in payloads
+
+
+async def test_a_waiting_fetch_is_answered_by_the_message_it_waits_for(one: OneShard) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    grouped = asyncio.ensure_future(fetched(shard, FetchMessages(REF, "g", OWNER), 60_000))
+    browsing = asyncio.ensure_future(fetched(shard, Browse(REF), 60_000))
+    await until(lambda: replica_of(shard).waiting_room.count == 2)
+    await outcome_of(shard, SendMessage(REF, b"now"))
+    for found in (await grouped, await browsing):
+        assert isinstance(found, MessagesRead)
+        assert [message.payload for message in found.messages] == [b"now"]
+
+
+async def test_one_message_goes_to_one_waiting_member(one: OneShard) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    request = FetchMessages(REF, "g", OWNER, num_msgs=1)
+    waiting = [
+        asyncio.ensure_future(fetched(shard, request._replace(consumer=f"c{n}"), 60_000))
+        for n in range(3)
+    ]
+    await until(lambda: replica_of(shard).waiting_room.count == 3)
+    await outcome_of(shard, SendMessage(REF, b"one"))
+    done, left = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    assert (len(done), len(left), replica_of(shard).waiting_room.count) == (1, 2, 2)
+    sends = [outcome_of(shard, SendMessage(REF, payload)) for payload in (b"two", b"three")]
+    await asyncio.gather(*sends, *left)
+    payloads = [m.payload for waiter in waiting for m in waiter.result().messages]
+    assert sorted(payloads) == [b"one", b"three", b"two"]
+
+
+async def test_the_end_of_a_connection_wakes_those_who_wait(one: OneShard) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    await outcome_of(shard, SendMessage(REF, b"passed on"))
+    await fetched(shard, FetchMessages(REF, "g", OWNER, deliver=Deliver.EARLIEST))
+    other = Owner(7, 1, 2)
+    waiting = asyncio.ensure_future(fetched(shard, FetchMessages(REF, "g", other), 60_000))
+    await until(lambda: replica_of(shard).waiting_room.count == 1)
+    assert await outcome_of(shard, EndConnection(OWNER)) == Done()
+    found = await waiting
+    assert isinstance(found, MessagesRead)
+    assert [message.payload for message in found.messages] == [b"passed on"]
+
+
+async def test_a_delayed_message_wakes_those_who_wait_when_its_time_comes(one: OneShard) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    await outcome_of(shard, SendMessage(REF, b"later", delay_s=1))
+    sent_ms = replica_of(shard).machine.now_ms
+    found = await fetched(shard, FetchMessages(REF, "g", OWNER), 60_000)
+    assert isinstance(found, MessagesRead)
+    assert [message.payload for message in found.messages] == [b"later"]
+    assert found.messages[0].created_ms >= sent_ms + 1_000
+
+
+async def test_a_fetch_that_finds_nothing_in_time_answers_nothing(one: OneShard) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    assert await fetched(shard, FetchMessages(REF, "g", OWNER), 20) == MessagesRead([])
+    assert await fetched(shard, Browse(REF), 0) == MessagesRead([])
+    assert replica_of(shard).waiting_room.count == 0
+
+
+async def test_a_search_longer_than_its_budget_goes_on_where_it_stopped(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mq9cluster.machine.search.SEARCH_ROWS_MAX", 10)
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    meta = b'{"tags":["rare"]}'
+    sends = [outcome_of(shard, SendMessage(REF, b"common")) for _ in range(35)]
+    await asyncio.gather(*sends, outcome_of(shard, SendMessage(REF, b"rare", meta=meta)))
+    request = FetchMessages(REF, "g", OWNER, deliver=Deliver.EARLIEST, tags=("rare",))
+    found = await fetched(shard, request)
+    assert isinstance(found, MessagesRead)
+    assert [message.payload for message in found.messages] == [b"rare"]
