@@ -23,8 +23,9 @@ from typing import Any, TypeVar
 from mq9cluster.admin.http import AdminServer
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
-from mq9cluster.cluster.cluster import Cluster, ForeignData, MemberEvents, Membership
+from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import DEFAULT_RETENTION, Durability, Retention, offload_to
+from mq9cluster.cluster.membership import ForeignData, MemberEvents, Membership
 from mq9cluster.cluster.peers import PeerTls
 from mq9cluster.config import Address, Config
 from mq9cluster.gateway.auth import AllowAll

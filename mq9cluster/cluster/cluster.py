@@ -1,4 +1,5 @@
-"""This node as a member of its cluster: builds peers, `meta` and the shards, and looks after them.
+"""This node as a member of its cluster: builds peers, `meta` and the shards, and hands on what is
+said between them. `runs` and `leading` look after them.
 
 `node` makes one, starts it before it listens to clients and stops it after. A cluster of one is the
 same without peers.
@@ -11,10 +12,8 @@ promise; then the others end its run and release what it held; when it is back i
 
 import asyncio
 import logging
-import random
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -22,14 +21,17 @@ from mq9cluster.cluster import meta, wire
 from mq9cluster.cluster.clocks import ClusterClock
 from mq9cluster.cluster.durability import Durability, Group
 from mq9cluster.cluster.engine import Members, Message, NotLeader
+from mq9cluster.cluster.leading import Leading
 from mq9cluster.cluster.links import Links, Service
+from mq9cluster.cluster.membership import ForeignData, Jitter, MemberEvents, Membership
 from mq9cluster.cluster.meta import META_GROUP, MetaReplica, Run
 from mq9cluster.cluster.overview import Overview
-from mq9cluster.cluster.peers import Answered, Flag, PeerIdentity, PeerReply, Peers, PeerTls
+from mq9cluster.cluster.peers import Answered, Flag, PeerIdentity, PeerReply, Peers
 from mq9cluster.cluster.placement import place
 from mq9cluster.cluster.raft_engine import RaftEngine
 from mq9cluster.cluster.raft_rules import Timing
 from mq9cluster.cluster.replica import Replica
+from mq9cluster.cluster.runs import LEASE_S, Runs
 from mq9cluster.cluster.shard import Shard
 from mq9cluster.cluster.shards import Shards
 from mq9cluster.cluster.snapshots import Snapshots
@@ -44,55 +46,9 @@ TICK_S: Final = 0.1
 TIMING: Final = Timing(heartbeat_ms=95)  # due at every tick: one message per peer for all groups
 WATCH_S: Final = 0.25
 OVERVIEW_S: Final = 1.0
-LEASE_S: Final = 5.0  # silent for so long, a node's run is ended by the others
-LEASE_HELD_S: Final = (
-    3.5  # and over by its own clock well before, also under a deposed leader of meta
-)
-BALANCE_S: Final = 3.0  # a shard's preferred leader must have been well for so long
 HAND_OVER_S_MAX: Final = 3.0
-RELEASE_AGAIN_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
-
-
-class ForeignData(Exception):
-    """The data directory belongs to another cluster."""
-
-
-@dataclass(frozen=True, slots=True)
-class Membership:
-    """Who this node is, and who the first members are."""
-
-    name: str
-    node_id: int
-    listen: str  # where clients reach it, as told to others
-    addresses: Mapping[str, str]  # of all first members, this one included
-    shards: int
-    peer_host: str = "127.0.0.1"
-    peer_port: int = 0
-    tls: PeerTls | None = None
-
-
-class MemberEvents:
-    """What the cluster tells the node above it. The node overrides what it cares for."""
-
-    def on_lease_lost(self) -> None:
-        """This node may no longer promise that what its connections hold is theirs."""
-
-    def on_new_run(self, incarnation: int) -> None:
-        """From now on this node acts as this run."""
-
-    def on_peer_up(self, peer: str) -> None:
-        """There are streams to a peer."""
-
-    def on_peer_down(self, peer: str) -> None:
-        """There are none any more."""
-
-    def on_route(self, peer: str, data: bytes) -> None:
-        """A frame of core NATS from a peer."""
-
-    def on_members(self) -> None:
-        """Who is in the cluster, or where, may have changed."""
 
 
 class Cluster:
@@ -118,14 +74,8 @@ class Cluster:
         self._new_incarnation = new_incarnation
         self._above = above
         self._groups: dict[int, tuple[Group, RaftEngine]] = {}
-        self._peer_flags: dict[str, Flag] = {}
         self._loop = asyncio.get_running_loop()
-        self._lease_until_s = 0.0
-        self._in_lease = False  # nothing is promised before there is a run
-        self._led_meta_since_s: float | None = None
-        self._well_since_s: dict[str, float] = {}
         self._asked_s = 0.0
-        self._released: dict[tuple[int, int, int], float] = {}
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._beginning: asyncio.Task[None] | None = None
@@ -142,6 +92,12 @@ class Cluster:
             partial(self.snapshots.send, META_GROUP),
             self._meta_changed,
         )
+        self._leading = Leading(
+            membership.name, self._groups, self.meta, self.peers, self.clock, durability
+        )
+        self._runs = Runs(
+            membership.name, self.meta, self.peers, self._propose_to_meta, above.on_lease_lost
+        )
         self.shards: Shards
         self._links: Links
         self._service: Service
@@ -150,7 +106,7 @@ class Cluster:
 
     def why_not_ready(self) -> str:
         """What keeps this node from serving every client; "" for nothing."""
-        if not self._in_lease:
+        if not self._runs.in_lease:
             return "no contact with the cluster"
         lagging = sum(not replica.caught_up.is_set() for replica in self.shards.replicas)
         if lagging:
@@ -171,7 +127,7 @@ class Cluster:
         """Whether a member is about to leave."""
         if name == self.me.name:
             return self.draining
-        return bool(self._peer_flags.get(name, Flag(0)) & Flag.DRAINING)
+        return self._leading.is_draining(name)
 
     def clock_offset_ms(self, name: str) -> int:
         """How far a member's clock is from the median, as far as known."""
@@ -183,7 +139,7 @@ class Cluster:
         urls = []
         for name, run in sorted(self.meta.meta.runs.items()):
             here = name == self.me.name and not self.draining
-            if run.listen and (here or self._is_well(name)):
+            if run.listen and (here or self._leading.is_well(name)):
                 urls.append(run.listen)
         return urls
 
@@ -240,7 +196,7 @@ class Cluster:
             hard_state=log.hard_state,
             applied=applied,
             clock=self.clock,
-            random=_Jitter(self._random),
+            random=Jitter(self._random),
             timing=TIMING,
         )
         group = self._durability.register(number, engine, log, replica, applied)
@@ -286,8 +242,7 @@ class Cluster:
             meta.begin_run(self.me.name, run),
             lambda state: state.runs.get(self.me.name) == run,
         )
-        self._in_lease = True
-        self._lease_until_s = self._loop.time() + LEASE_HELD_S
+        self._runs.begin()
         # Whoever connects now finds what this node's earlier runs held open again, wherever there
         # is a leader.
         with suppress(TimeoutError):
@@ -304,38 +259,9 @@ class Cluster:
         self.draining = True
         self._above.on_members()  # this node is no place to connect to any more
         for _ in range(round(HAND_OVER_S_MAX / TICK_S)):
-            if not self._hand_over():
+            if not self._leading.hand_over():
                 return
             await asyncio.sleep(TICK_S)
-
-    def _hand_over(self) -> bool:
-        """Transfer what this node leads; whether it still leads anything that another could."""
-        left = False
-        for number, (group, engine) in self._groups.items():
-            peer = next((n for n in self._replicas_of(number) if self._could_lead(n)), "")
-            if engine.is_leader and peer:
-                left = True
-                self._transfer(engine, group, peer)
-        return left
-
-    def _transfer(self, engine: RaftEngine, group: Group, peer: str) -> None:
-        try:
-            engine.transfer(peer)
-        except NotLeader:
-            return  # a transfer is under way already
-        self._durability.wake(group)
-
-    def _replicas_of(self, group: int) -> Sequence[str]:
-        names = self.peers.names if group == META_GROUP else self.meta.meta.placement[group]
-        return [name for name in names if name != self.me.name]
-
-    def _could_lead(self, peer: str) -> bool:
-        """Whether `peer` is well, and its clock is: it would not take over otherwise."""
-        ahead_ms = self.peers.clock_offset_ms(peer)
-        return self._is_well(peer) and ahead_ms is not None and self.clock.near_median(ahead_ms)
-
-    def _is_well(self, peer: str) -> bool:
-        return self.peers.is_up(peer) and not self._peer_flags.get(peer, Flag(0)) & Flag.DRAINING
 
     async def stop(self) -> None:
         """Stop taking part."""
@@ -360,12 +286,12 @@ class Cluster:
         """What has to be looked after, four times a second."""
         while True:
             await asyncio.sleep(WATCH_S)
-            self._watch_clocks()
-            self._watch_lease()
+            self._leading.watch_clocks()
             if hasattr(self, "shards"):
-                self._end_silent_runs()
-                self._release_ended_runs()
-                self._balance()
+                replicas = self.shards.replicas
+                self._leading.watch(replicas)
+                if self._runs.watch(self.incarnation, replicas) and self._beginning is None:
+                    self._beginning = asyncio.create_task(self._begin_again())
                 self._ask_around()
 
     def _ask_around(self) -> None:
@@ -383,30 +309,8 @@ class Cluster:
         else:
             self.overview.forget(peer)
 
-    def _watch_clocks(self) -> None:
-        offsets = [self.peers.clock_offset_ms(name) for name in self.peers.names]
-        self.clock.hear(offset for offset in offsets if offset is not None)
-        for _, engine in self._groups.values():
-            engine.may_lead = self.clock.may_lead
-        if not self.clock.may_lead and hasattr(self, "shards"):
-            self._hand_over()
-
-    def _watch_lease(self) -> None:
-        now_s = self._loop.time()
-        if self.meta.engine.is_leader:
-            self._lease_until_s = now_s + LEASE_HELD_S
-        if self._in_lease and now_s > self._lease_until_s and hasattr(self, "shards"):
-            self._in_lease = False
-            _log.warning("lease lost", extra={"incarnation": self.incarnation})
-            self._above.on_lease_lost()
-        run = self.meta.meta.runs.get(self.me.name)
-        if run and run.ended and run.incarnation == self.incarnation and self._beginning is None:
-            self._beginning = asyncio.create_task(self._begin_again())
-
     async def _begin_again(self) -> None:
-        if self._in_lease:
-            self._in_lease = False
-            self._above.on_lease_lost()
+        self._runs.lose()
         self.incarnation = self._new_incarnation()
         for shard in self.shards.all:
             shard.begin_run(self.incarnation)
@@ -415,57 +319,11 @@ class Cluster:
         _log.warning("new run begun", extra={"incarnation": self.incarnation})
         self._beginning = None
 
-    def _end_silent_runs(self) -> None:
-        """As leader of meta, for long enough to know: end the runs of nodes that are silent."""
-        now_s = self._loop.time()
-        if not self.meta.engine.is_leader:
-            self._led_meta_since_s = None
-            return
-        if self._led_meta_since_s is None:
-            self._led_meta_since_s = now_s
-        if now_s - self._led_meta_since_s < LEASE_S:
-            return
-        for name, run in self.meta.meta.runs.items():
-            silent = name != self.me.name and self.peers.silent_ms(name) >= LEASE_S * 1000
-            if silent and not run.ended:
-                _log.warning("run ended", extra={"node": name, "incarnation": run.incarnation})
-                self._propose_to_meta(meta.end_run(name, run.incarnation))
-
     def _propose_to_meta(self, command: bytes) -> None:
         try:
             self.meta.propose(command)
         except (NotLeader, Overloaded):
             _log.debug("meta takes no command now")
-
-    def _release_ended_runs(self) -> None:
-        """As leader of shards, release there what ended runs held, until the shard says it did."""
-        now_s = self._loop.time()
-        for run in self.meta.meta.runs.values():
-            over = run.incarnation if run.ended else run.incarnation - 1
-            for replica in self.shards.replicas:
-                key = (replica.shard, run.node_id, over)
-                recently = now_s - self._released.get(key, -RELEASE_AGAIN_S) < RELEASE_AGAIN_S
-                if recently or not replica.leads or replica.machine.ended_run(run.node_id) >= over:
-                    continue
-                self._released[key] = now_s
-                replica.end_run(run.node_id, over)
-
-    def _balance(self) -> None:
-        """Hand each shard to the node that should lead it, once that one was well for a while."""
-        now_s = self._loop.time()
-        for name in self.peers.names:
-            if self._could_lead(name):
-                self._well_since_s.setdefault(name, now_s)
-            else:
-                self._well_since_s.pop(name, None)
-        for replica in self.shards.replicas:
-            first = self.meta.meta.placement[replica.shard][0]
-            since_s = self._well_since_s.get(first, now_s)
-            if replica.leads and first != self.me.name and now_s - since_s >= BALANCE_S:
-                group, engine = self._groups[replica.shard]
-                follower = engine.status().peers.get(first)
-                if follower and follower.match >= engine.commit_index:
-                    self._transfer(engine, group, first)
 
     # --- what peers say --------------------------------------------------------------------------
 
@@ -490,12 +348,10 @@ class Cluster:
 
     def on_ping(self, peer: str, flags: Flag, silent_ms: int) -> None:
         """A ping of meta's leader renews the lease, as of when that one last heard of us."""
-        if self._peer_flags.get(peer) != flags:
-            self._peer_flags[peer] = flags
+        if self._leading.heard(peer, flags):
             self._above.on_members()
         if flags & Flag.LEADS_META:
-            until_s = self._loop.time() - silent_ms / 1000 + LEASE_HELD_S
-            self._lease_until_s = max(self._lease_until_s, until_s)
+            self._runs.renew(silent_ms)
 
     def on_raft(self, peer: str, messages: Sequence[tuple[int, bytes]]) -> None:
         """Hand Raft's messages to their groups."""
@@ -545,17 +401,6 @@ class Cluster:
     async def on_snapshot(self, peer: str, header: bytes, chunks: AsyncIterator[bytes]) -> bytes:
         """A group's state from its leader."""
         return await self.snapshots.receive(peer, header, chunks)
-
-
-class _Jitter:
-    """Cheap randomness for election timeouts, seeded once; implements `domain.ports.Random`."""
-
-    def __init__(self, seed: Random) -> None:
-        self._random = random.Random(seed.token(16))  # noqa: S311  spreads timeouts, guards nothing
-
-    def token(self, length: int) -> bytes:
-        """`length` bytes that differ from node to node."""
-        return self._random.randbytes(length)
 
 
 def _ignore(_: PeerReply) -> None:

@@ -15,8 +15,9 @@ from unittest.mock import patch
 from zlib import crc32
 
 from mq9cluster.cluster import cluster as cluster_module
-from mq9cluster.cluster.cluster import Cluster, MemberEvents, Membership
+from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability, Retention
+from mq9cluster.cluster.membership import MemberEvents, Membership
 from mq9cluster.cluster.raft_engine import RaftEngine
 from mq9cluster.domain.address import mailbox_ref
 from mq9cluster.domain.command import CreateMailbox, SendMessage
