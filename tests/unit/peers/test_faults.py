@@ -333,7 +333,8 @@ async def test_garbage_ends_the_stream_and_nothing_else(net, caplog, method, fra
         await call.write(b"\xff\xff\xff")
         assert await _ended(call) == status
     await a.ears.until(lambda: a.ears.told[-1] == "b up" and a.peers.is_up("b"))
-    # Ours only: gRPC's one poller also wakes loops of earlier tests, and asyncio logs that they are closed.
+    # Ours only: gRPC's one poller also wakes loops of earlier tests, and asyncio logs that they
+    # are closed.
     ours = [r for r in caplog.records if r.name.startswith("mq9cluster")]
     assert [r for r in ours if r.levelno >= logging.ERROR] == []
 
