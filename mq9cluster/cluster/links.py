@@ -16,6 +16,7 @@ from mq9cluster.cluster.peers import Answered, NotSent, PeerReply
 from mq9cluster.cluster.replica import LOST, Replica
 from mq9cluster.cluster.waiting import FetchDone, Waiter
 from mq9cluster.cluster.wire import Answer, Kind
+from mq9cluster.domain.command import Owner
 from mq9cluster.domain.errors import Mq9Error, Unavailable
 from mq9cluster.domain.outcome import Outcome, Refused
 from mq9cluster.domain.read import MessagesRead, Query
@@ -129,7 +130,7 @@ class RemoteLeader:
 
     def fetch(self, waiter: Waiter) -> Callable[[], None]:
         """Have `waiter` served there; the returned function cancels."""
-        data = wire.fetch_request(self._shard, waiter.request, waiter.wait_ms)
+        data = wire.fetch_request(self._shard, waiter.request, waiter.wait_ms, waiter.client)
         pending = self._peers.request(
             self._name, Kind.FETCH, data, partial(self._read, waiter.finish)
         )
@@ -140,9 +141,9 @@ class RemoteLeader:
 
         return cancel
 
-    def query(self, request: Query, done: FetchDone) -> None:
+    def query(self, request: Query, done: FetchDone, client: Owner | None) -> None:
         """Have a QUERY answered there."""
-        data = wire.query_request(self._shard, request)
+        data = wire.query_request(self._shard, request, client)
         self._peers.request(self._name, Kind.QUERY, data, partial(self._read, done))
 
     def _read(self, done: FetchDone, reply: PeerReply) -> None:
@@ -220,15 +221,15 @@ def _answer_read(replica: Replica, respond: Respond, found: MessagesRead | Refus
 
 
 def _fetch(replica: Replica, data: bytes, respond: Respond) -> Callable[[], None]:
-    _, request, wait_ms = wire.read_fetch(data)
-    waiter = Waiter(request, wait_ms, partial(_answer_read, replica, respond))
+    _, request, wait_ms, client = wire.read_fetch(data)
+    waiter = Waiter(request, wait_ms, partial(_answer_read, replica, respond), client)
     replica.fetch(waiter)
     return partial(replica.cancel, waiter)
 
 
 def _query(replica: Replica, data: bytes, respond: Respond) -> None:
-    _, query = wire.read_query(data)
-    replica.query(query, partial(_answer_read, replica, respond))
+    _, query, client = wire.read_query(data)
+    replica.query(query, partial(_answer_read, replica, respond), client)
 
 
 _SERVED: Final[dict[int, Callable[[Replica, bytes, Respond], Callable[[], None] | None]]] = {

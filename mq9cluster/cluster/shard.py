@@ -12,14 +12,14 @@ had 17 committed, the next answers with the outcomes it kept.
 """
 
 import asyncio
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from functools import partial
 from typing import Final, Protocol
 
 from mq9cluster.cluster.engine import NotLeader
 from mq9cluster.cluster.replica import LOST, Replica
 from mq9cluster.cluster.waiting import FetchDone, Waiter
-from mq9cluster.domain.command import Command, EndConnection, FetchMessages
+from mq9cluster.domain.command import Command, EndConnection, FetchMessages, Owner
 from mq9cluster.domain.errors import Mq9Error, OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.outcome import Outcome, Refused
@@ -50,7 +50,7 @@ class Leader(Protocol):
     def fetch(self, waiter: Waiter) -> Callable[[], None]:
         """Have `waiter` served there; the returned function cancels."""
 
-    def query(self, request: Query, done: FetchDone) -> None:
+    def query(self, request: Query, done: FetchDone, client: Owner | None) -> None:
         """Have a QUERY answered there."""
 
 
@@ -272,7 +272,7 @@ class Shard:
 
     # --- reads -----------------------------------------------------------------------------------
 
-    def query(self, request: Query, done: FetchDone, client: Hashable = None) -> None:
+    def query(self, request: Query, done: FetchDone, client: Owner | None = None) -> None:
         """QUERY at the leader; `done` gets the messages by msg_id.
 
         `client` is on whose account it is read.
@@ -291,7 +291,7 @@ class Shard:
             if self.replica and self.replica.leads:
                 self.replica.query(request, answered, client)
             elif leader := self._find_leader(self.shard):
-                leader.query(request, answered)
+                leader.query(request, answered, client)
             else:
                 answered(LOST)
 

@@ -7,10 +7,10 @@ read without a group are all woken, for each sees every message.
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
-from mq9cluster.domain.command import FetchMessages
+from mq9cluster.domain.command import FetchMessages, Owner
 from mq9cluster.domain.outcome import Refused
 from mq9cluster.domain.read import Browse, MessagesRead
 
@@ -37,7 +37,7 @@ class Waiter:
         request: FetchMessages | Browse,
         wait_ms: int,
         done: FetchDone,
-        client: Hashable = None,
+        client: Owner | None = None,
     ) -> None:
         self.request = request
         self.wait_ms = wait_ms

@@ -12,7 +12,7 @@ from typing import Final
 
 import orjson
 
-from mq9cluster.domain.command import FetchMessages
+from mq9cluster.domain.command import FetchMessages, Owner
 from mq9cluster.domain.errors import error_of
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.outcome import Refused
@@ -41,6 +41,8 @@ class Answer(IntEnum):
 
 NOT_LEADER: Final = bytes([Answer.NOT_LEADER])
 MAYBE: Final = bytes([Answer.MAYBE])
+
+Client = Owner | None  # on whose account something is read, so that nobody's turn is another's
 
 _SHARD = struct.Struct(">H")
 _FETCH = struct.Struct(">HIc")
@@ -91,38 +93,51 @@ def read_shard(data: bytes) -> tuple[int, bytes]:
     return _SHARD.unpack_from(data)[0], data[_SHARD.size :]
 
 
-def fetch_request(shard: int, request: FetchMessages | Browse, wait_ms: int) -> bytes:
-    """Serve this FETCH, waiting so long."""
+def fetch_request(
+    shard: int, request: FetchMessages | Browse, wait_ms: int, client: Client
+) -> bytes:
+    """Serve this FETCH of `client`, waiting so long."""
     if isinstance(request, FetchMessages):
         return _FETCH.pack(shard, wait_ms, b"G") + encode_command(request)
-    fields = [request.mailbox.decode(), *request[1:]]
+    fields = [request.mailbox.decode(), *request[1:], _told(client)]
     return _FETCH.pack(shard, wait_ms, b"B") + orjson.dumps(fields)
 
 
-def read_fetch(data: bytes) -> tuple[int, FetchMessages | Browse, int]:
-    """(shard, FETCH, how long to wait in ms). Raises UnknownFormat."""
+def read_fetch(data: bytes) -> tuple[int, FetchMessages | Browse, int, Client]:
+    """(shard, FETCH, how long to wait in ms, whose). Raises UnknownFormat."""
     shard, wait_ms, form = _FETCH.unpack_from(data)
     rest = data[_FETCH.size :]
     if form == b"B":
-        mailbox, deliver, from_value, tags, num_msgs = orjson.loads(rest)
-        return shard, Browse(mailbox.encode(), deliver, from_value, tuple(tags), num_msgs), wait_ms
+        mailbox, deliver, from_value, tags, num_msgs, client = orjson.loads(rest)
+        browse = Browse(mailbox.encode(), deliver, from_value, tuple(tags), num_msgs)
+        return shard, browse, wait_ms, _client(client)
     command = decode_command(rest)
     if not isinstance(command, FetchMessages):
         raise UnknownFormat("a FETCH that is none")
-    return shard, command, wait_ms
+    return shard, command, wait_ms, command.owner
 
 
-def query_request(shard: int, query: Query) -> bytes:
-    """Answer this QUERY."""
+def query_request(shard: int, query: Query, client: Client) -> bytes:
+    """Answer this QUERY of `client`."""
     mailbox, key, tags, since, limit = query
-    return _SHARD.pack(shard) + orjson.dumps([mailbox.decode(), key.decode(), tags, since, limit])
+    fields = [mailbox.decode(), key.decode(), tags, since, limit, _told(client)]
+    return _SHARD.pack(shard) + orjson.dumps(fields)
 
 
-def read_query(data: bytes) -> tuple[int, Query]:
-    """(shard, QUERY)."""
+def read_query(data: bytes) -> tuple[int, Query, Client]:
+    """(shard, QUERY, whose)."""
     shard, rest = read_shard(data)
-    mailbox, key, tags, since, limit = orjson.loads(rest)
-    return shard, Query(mailbox.encode(), key.encode(), tuple(tags), since, limit)
+    mailbox, key, tags, since, limit, client = orjson.loads(rest)
+    query = Query(mailbox.encode(), key.encode(), tuple(tags), since, limit)
+    return shard, query, _client(client)
+
+
+def _told(client: Client) -> list[int] | None:
+    return None if client is None else list(client)
+
+
+def _client(fields: list[int] | None) -> Client:
+    return None if fields is None else Owner(*fields)
 
 
 # --- what was read -------------------------------------------------------------------------------
