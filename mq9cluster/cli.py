@@ -23,6 +23,7 @@ import uvloop
 from mq9cluster import dev as dev_cluster
 from mq9cluster import status as status_table
 from mq9cluster.admin.logs import logging_to
+from mq9cluster.cluster.failing import BadFailpoints, arm_from
 from mq9cluster.config import (
     DEV,
     SERVE,
@@ -115,6 +116,7 @@ def serve(config_file: Path | None, *, stop_with_stdin: bool, **flags: str | Non
     prepare_directory(config.data_dir, "--data-dir")
     failed = False
     with logging_to(config.log_format, config.log_level, config.name):
+        _arm_failpoints()
         try:
             uvloop.run(serve_until_stopped(config, stop_with_stdin=stop_with_stdin))
         except NodeFailed as error:
@@ -125,6 +127,13 @@ def serve(config_file: Path | None, *, stop_with_stdin: bool, **flags: str | Non
         # destructors write to it.
         os._exit(EXIT_FAILED)
     return EXIT_OK
+
+
+def _arm_failpoints() -> None:
+    try:
+        arm_from(os.environ)
+    except BadFailpoints as error:
+        raise ConfigError(str(error)) from error
 
 
 @program.command()

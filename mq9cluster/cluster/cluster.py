@@ -37,6 +37,7 @@ from mq9cluster.cluster.shards import Shards
 from mq9cluster.cluster.snapshots import Snapshots
 from mq9cluster.cluster.wire import Kind
 from mq9cluster.domain.errors import Overloaded
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.ports import Clock, Random
 from mq9cluster.storage.database import Database
 from mq9cluster.storage.log import GroupLog
@@ -233,6 +234,7 @@ class Cluster:
         replica.start(engine, self._durability, group)
         return replica
 
+    @failpoint("run.begin")
     async def _begin_run(self) -> None:
         """Announce this node's run, and wait until everybody will know."""
         run = Run(self.me.node_id, self.incarnation, self.me.listen)
@@ -327,6 +329,7 @@ class Cluster:
 
     # --- what peers say --------------------------------------------------------------------------
 
+    @failpoint("raft.send")
     def _send(self, group: int, messages: Sequence[Message]) -> None:
         for message in messages:
             self.peers.send_raft(message.peer, group, message.data, bulk=message.bulk)
@@ -353,6 +356,7 @@ class Cluster:
         if flags & Flag.LEADS_META:
             self._runs.renew(silent_ms)
 
+    @failpoint("raft.receive")
     def on_raft(self, peer: str, messages: Sequence[tuple[int, bytes]]) -> None:
         """Hand Raft's messages to their groups."""
         for number, data in messages:

@@ -38,6 +38,7 @@ from typing import Final, Protocol
 
 from mq9cluster.cluster.engine import Engine, LogEntry, Message, Ready
 from mq9cluster.cluster.turns import Turns
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.measures import LATENCY_BOUNDS_S, SIZE_BOUNDS, Histogram
 from mq9cluster.storage.database import Batch
 from mq9cluster.storage.errors import StorageCorrupt, StorageFailed
@@ -294,6 +295,7 @@ class Durability:
         if self._idle:
             self._tell_idle()
 
+    @failpoint("log.write")
     def _write_woken(self) -> bool:
         """Write what the woken groups ask for; whether they also had something to send at once."""
         sent = False
@@ -402,6 +404,7 @@ class Durability:
             if not isinstance(error, StorageFailed):
                 raise
 
+    @failpoint("log.sync")
     def _sync(self) -> None:
         """In the event loop or in the worker thread."""
         started = self._seconds()
@@ -412,6 +415,7 @@ class Durability:
         self._costs.add(took)
         self.sync_seconds.observe(took)
 
+    @failpoint("log.synced")
     def _finish(self, groups: list[Group], extra: list[Callable[[], None]]) -> None:
         for group in groups:
             ready, group.ready = group.ready, None

@@ -16,6 +16,7 @@ import orjson
 from mq9cluster.cluster.durability import Durability, Group
 from mq9cluster.cluster.engine import MEMBERS_MARK, Engine, LogEntry, Message, NotLeader
 from mq9cluster.domain.errors import Overloaded
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.ports import Family, StateView, Writes
 
 META_GROUP: Final = 0xFFFF
@@ -158,6 +159,7 @@ class MetaReplica:
     def prepare(self) -> None:
         """Nothing gathers here."""
 
+    @failpoint("meta.apply")
     def on_committed(self, entries: Sequence[LogEntry]) -> None:
         """Apply entries, in order."""
         for entry in entries:

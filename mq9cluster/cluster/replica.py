@@ -21,6 +21,7 @@ from mq9cluster.cluster.shard_time import ShardTime
 from mq9cluster.cluster.waiting import WAITING_PER_SHARD_MAX, FetchDone, Waiter, WaitingRoom
 from mq9cluster.domain.command import Command, EndIncarnation, Expire, FetchMessages
 from mq9cluster.domain.errors import Mq9Error, Overloaded
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.message import Message as MailMessage
 from mq9cluster.domain.outcome import HandedOut, Outcome, Refused
@@ -145,6 +146,7 @@ class Replica:
 
     # --- proposals -------------------------------------------------------------------------------
 
+    @failpoint("parcel.accept")
     def accept(self, parcel: bytes, done: ParcelDone) -> None:
         """Take a parcel; `done` gets its outcomes, or None if leadership was lost meanwhile.
 
@@ -236,6 +238,7 @@ class Replica:
                 del self._under_way[index]
                 self._lose(entry.parcels, entry.bytes)
 
+    @failpoint("apply")
     def on_committed(self, entries: Sequence[LogEntry]) -> None:
         """Apply entries in order.
 
@@ -254,6 +257,7 @@ class Replica:
                     self._look(waiter, again=True)
         self._after_applying()
 
+    @failpoint("parcel.answer")
     def _answer(
         self, under_way: _UnderWay, entry: LogEntry, outcomes: Sequence[list[Outcome]]
     ) -> None:
@@ -306,6 +310,7 @@ class Replica:
         wait_s = max(0.0, (due_ms - self._time.now_ms()) / 1000)
         self._expire_timer = self._loop.call_later(min(wait_s, EXPIRE_WAIT_S_MAX), self._expire)
 
+    @failpoint("expire")
     def _expire(self) -> None:
         self._expire_timer = None
         if self.engine.is_leader and self.machine.next_due_ms <= self._time.now_ms():

@@ -12,6 +12,7 @@ from typing import Final, Protocol
 from mq9cluster.cluster.durability import Durability, Group
 from mq9cluster.cluster.raft_engine import RaftEngine
 from mq9cluster.cluster.snapshot_stream import Header, MalformedSnapshot, RowsRead
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.storage.database import Batch, Database
 from mq9cluster.storage.state import (
     ShardState,
@@ -99,6 +100,7 @@ class Install:
         if not read.complete:
             raise MalformedSnapshot("its end is missing")
 
+    @failpoint("snapshot.sync")
     async def _on_disk(self) -> None:
         """Wait until everything written is on disk."""
         done: asyncio.Future[None] = self._loop.create_future()
@@ -107,6 +109,7 @@ class Install:
         )
         await done
 
+    @failpoint("snapshot.switch")
     def switch(self, batch: Batch) -> bool:
         """Make the new epoch the state and empty the log, if it still leads further than that.
 
@@ -122,6 +125,7 @@ class Install:
         group.log.reset(batch, told.index, told.term)
         return True
 
+    @failpoint("snapshot.switched")
     def switched(self) -> int:
         """Go on from the new state, and drop the old."""
         told = self._told

@@ -20,6 +20,7 @@ from zlib import crc32
 import orjson
 
 from mq9cluster.cluster.engine import Members
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.ports import Family
 
 FORMAT: Final = 1  # of the frames; the rows' own is in the header, too
@@ -129,6 +130,7 @@ class RowsWritten:
         self.bytes = 0
         self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
+    @failpoint("snapshot.read")
     def take(self, rows: Iterator[Row], bytes_max: int = CHUNK_BYTES) -> bytes:
         """About `bytes_max` of rows as a frame's body, at least one row; b"" at the end."""
         pack = _ROW.pack
@@ -167,6 +169,7 @@ class RowsRead:
         self.complete = False
         self._digest = hashlib.blake2b(digest_size=DIGEST_BYTES)
 
+    @failpoint("snapshot.chunk")
     def feed(self, data: bytes) -> list[Row]:
         """The rows in a frame; none in the trailer. Raises MalformedSnapshot."""
         kind, body = open_frame(data)

@@ -32,6 +32,7 @@ from mq9cluster.cluster.snapshot_stream import (
     RowsWritten,
     frame,
 )
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.storage.database import Database
 from mq9cluster.storage.errors import StorageFailed
 from mq9cluster.storage.keyspace import FORMAT_VERSION
@@ -175,6 +176,7 @@ class Snapshots:
         member.engine.snapshot_sent(peer, index)
         self._durability.wake(group)
 
+    @failpoint("snapshot.send")
     async def _transfer(self, member: Member, peer: str) -> int | None:
         """Send the state; its place if the follower has come that far. Raises StorageFailed."""
         group, engine = member.group, member.engine
@@ -236,6 +238,7 @@ class Snapshots:
 
     # --- the follower's side ---------------------------------------------------------------------
 
+    @failpoint("snapshot.receive")
     async def receive(self, peer: str, header: bytes, chunks: AsyncIterator[bytes]) -> bytes:
         """Take a group's state from its leader; what the sender is told of it."""
         facts: dict[str, object] = {"peer": peer}

@@ -25,6 +25,7 @@ from typing import Final, NoReturn, Protocol, cast
 
 import rocksdict
 
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.ports import Family
 from mq9cluster.storage.errors import StorageCorrupt, StorageFailed
 
@@ -237,6 +238,7 @@ class Database:
         """An empty batch."""
         return cast(Batch, rocksdict.WriteBatch(raw_mode=True))
 
+    @failpoint("database.write")
     def write(self, batch: Batch) -> None:
         """Make `batch` visible. It is on disk only after the next `sync`."""
         try:
@@ -250,6 +252,7 @@ class Database:
         """
         return self._database.latest_sequence_number()
 
+    @failpoint("database.sync")
     def sync(self) -> None:
         """Return when everything written before the call is on disk. Blocks without holding the
         GIL.

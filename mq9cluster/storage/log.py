@@ -15,6 +15,7 @@ from struct import Struct
 from typing import Final
 from zlib import crc32
 
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.log import HardState, LogEntry
 from mq9cluster.storage import keyspace
 from mq9cluster.storage.database import LOG_FAMILY, RAFT_FAMILY, Batch, Database
@@ -136,6 +137,7 @@ class GroupLog:
             batch.put(keyspace.log_key(group, index), _HEAD.pack(check, term) + data, handle)
             self._remember(entry)
 
+    @failpoint("vote.put")
     def put_hard_state(self, batch: Batch, state: HardState) -> None:
         """Add term and vote to `batch`."""
         self.hard_state = state
@@ -161,6 +163,7 @@ class GroupLog:
             count -= 1
         return index
 
+    @failpoint("log.compact")
     def compact(self, batch: Batch, upto: int) -> None:
         """Add to `batch` that entries up to and including `upto` are gone. Their effects must be on
         disk already.
@@ -181,6 +184,7 @@ class GroupLog:
         self._set_compacted(batch, upto, term)
         self._tail_first = max(self._tail_first, self._first)
 
+    @failpoint("log.reset")
     def reset(self, batch: Batch, index: int, term: int) -> None:
         """Add to `batch` that the log is empty behind (`index`, `term`): a snapshot stands for all
         of it.

@@ -7,6 +7,7 @@ what it decided. `cluster/snapshots.py` reads one whole, and fills another under
 
 from collections.abc import Iterable, Iterator
 
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.ports import Family, Writes
 from mq9cluster.storage import keyspace
 from mq9cluster.storage.database import META_FAMILY, Batch, Database
@@ -60,6 +61,7 @@ class ShardState:
         scans = [(int(family), self.scan_all(family)) for family in Family]
         return ((family, key, value) for family, rows in scans for key, value in rows)
 
+    @failpoint("snapshot.rows")
     def put_rows(self, rows: Iterable[tuple[int, bytes, bytes]], batch: Batch) -> None:
         """Add rows, as `everything` gave them, to `batch`."""
         prefix, put = self._prefix, batch.put
@@ -84,6 +86,7 @@ class ShardState:
                     else:
                         put(prefix + key, value, handle)
 
+    @failpoint("state.commit")
     def commit(self, writes: Writes) -> None:
         """Make `writes` visible, all or nothing. Unsynced: the entry they come from is in the log
         and is replayed.
@@ -93,6 +96,7 @@ class ShardState:
         if len(batch):
             self._database.write(batch)
 
+    @failpoint("snapshot.drop")
     def drop(self, batch: Batch) -> None:
         """Add the removal of every row of this epoch to `batch`."""
         for table in self._tables:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.storage import keyspace
 from mq9cluster.storage.database import DEFAULT_LIMITS, META_FAMILY, Database, DatabaseLimits
 from mq9cluster.storage.errors import StorageCorrupt, StorageFailed, StorageRefused
@@ -61,6 +62,7 @@ class Store:
         self.database.write(batch)
         self.database.sync()
 
+    @failpoint("sentinel.checkpoint")
     def checkpoint(self) -> None:
         """Bring the sentinel up to date and on disk. About once a second, in any thread: two small
         fsyncs.
