@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from chaos.cluster.process import ServedNode
 from tests.support.anywhere import Clients
 from tests.support.cluster import ServedCluster
-from tests.support.nodes import ServedNode
 
 ServeCluster = Callable[..., Awaitable[ServedCluster]]
 ServeNode = Callable[..., Awaitable[ServedNode]]

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from chaos.checkers.mailboxes import summary
+from chaos.cluster.power import RECORDING, WITHOUT_SYNC, FragileDisk, cut_copy
+from chaos.cluster.process import NodeDidNotStart, ServedNode
 from tests.conftest import ServeNode
-from tests.support.crash_checker import summary
 from tests.support.crash_rounds import OPERATIONS_MIN, Crash, Round, look_again, play
-from tests.support.nodes import NodeDidNotStart, ServedNode
-from tests.support.powerloss import RECORDING, WITHOUT_SYNC, FragileDisk, cut_copy
 
 KILL_ROUNDS = int(os.environ.get("MQ9_CRASH_ROUNDS", "20"))
 POWER_ROUNDS = int(os.environ.get("MQ9_CRASH_ROUNDS", "4"))

@@ -17,9 +17,9 @@ from pathlib import Path
 import nats
 import pytest
 
+from chaos.cluster.process import ServedNode
 from tests.conftest import ServeNode
 from tests.support.mq9 import Mq9, encoded, ids, payloads
-from tests.support.nodes import ServedNode
 from tests.support.raw_nats import RawNats, header_block, publication
 
 MIB = 1 << 20

@@ -11,9 +11,9 @@ from collections.abc import AsyncIterator, Callable
 import nats
 import pytest
 
+from chaos.cluster.process import ServedNode
 from tests.conftest import ServeNode
 from tests.support.mq9 import Mq9, fresh, ids, payloads
-from tests.support.nodes import ServedNode
 
 Rule = Callable[[Mq9], AsyncIterator[None]]
 

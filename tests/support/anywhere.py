@@ -16,8 +16,8 @@ from typing import Self
 import nats
 from nats.aio.client import Client
 
+from chaos.cluster.process import ServedNode
 from tests.support.mq9 import Body, Mq9, Reply
-from tests.support.nodes import ServedNode
 from tests.support.raw_nats import Headers, RawNats
 
 BOUND = ("$mq9.AI.MSG.FETCH.", "$mq9.AI.MSG.ACK.", "$mq9.AI.MSG.NACK.")

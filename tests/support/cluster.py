@@ -1,49 +1,28 @@
-"""Whole clusters for tests: several `support.nodes.ServedNode`s that know each other.
+"""Whole clusters for tests: several `chaos.cluster.process.ServedNode`s that know each other.
 
 Owns the ports and names of a cluster's nodes, waiting until all of them serve, and telling who
 leads what; the fixtures `serve_cluster` and `shared_cluster` of tests/conftest.py hand them to
-tests. Ports are taken from below the range that the system gives to outgoing connections, so that
-a node which is down finds its own free when it comes back.
+tests.
 """
 
 import asyncio
-import random
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.support.nodes import ServedNode
+from chaos.cluster.process import ServedNode, free_ports
 
 READY_S_MAX = 60.0  # a cluster on a busy machine
 LOOK_S = 0.05  # between two looks at what only polling tells
-PORTS = range(15_000, 32_000)
-
-_chance = random.SystemRandom()
 
 
 class NotInTime(AssertionError):
     """What was waited for did not come true; carries what it was."""
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, and which no outgoing connection is given."""
-    found: list[int] = []
-    with ExitStack() as closing:
-        while len(found) < count:
-            port = _chance.choice(PORTS)
-            probe = closing.enter_context(socket.socket())
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-    return found
 
 
 async def until(holds: Callable[[], Any], what: str, within_s: float = READY_S_MAX) -> float:

@@ -12,8 +12,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from tests.support.crash_checker import Violation, check
-from tests.support.crash_history import HandOut, History, Stored, Told
+from chaos.checkers.mailboxes import Violation, check
+from chaos.cluster.process import NodeDidNotStart, ServedNode
+from chaos.history import HandOut, History, Stored, Told
 from tests.support.crash_workload import (
     GROUPS,
     Workload,
@@ -23,7 +24,6 @@ from tests.support.crash_workload import (
     repeat_send,
     shown_payload,
 )
-from tests.support.nodes import NodeDidNotStart, ServedNode
 from tests.support.raw_nats import RawNats
 
 OPERATIONS_MIN = (

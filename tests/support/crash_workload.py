@@ -12,7 +12,7 @@ import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from tests.support.crash_history import (
+from chaos.history import (
     PRIORITIES,
     Confirmation,
     Delete,

@@ -10,7 +10,8 @@ import sys
 import time
 from pathlib import Path
 
-from tests.support.cluster import LOOK_S, READY_S_MAX, NotInTime, free_ports
+from chaos.cluster.process import free_ports
+from tests.support.cluster import LOOK_S, READY_S_MAX, NotInTime
 
 NATS_SERVER = Path(sys.executable).parent / "nats-server"
 

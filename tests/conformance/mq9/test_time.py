@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from chaos.cluster.process import ServedNode
 from tests.conftest import ONE_OR_THREE, chosen_nodes
 from tests.support.anywhere import Clients, slowest_s
 from tests.support.mq9 import Mq9, Reply, fresh, ids, payloads
-from tests.support.nodes import ServedNode
 
 Rule = Callable[[Mq9, Mq9], Awaitable[None]]
 

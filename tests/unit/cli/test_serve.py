@@ -8,8 +8,8 @@ import signal
 import nats
 import pytest
 
+from chaos.cluster.process import NodeDidNotStart
 from mq9cluster.domain.address import slot_of
-from tests.support.nodes import NodeDidNotStart
 
 
 async def test_a_started_node_is_alive_and_ready(serve_node):

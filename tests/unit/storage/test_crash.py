@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from chaos.cluster.power import RECORDING, WITHOUT_SYNC, FragileDisk, cut_copy
 from mq9cluster.storage.errors import StorageFailed
-from tests.support.powerloss import RECORDING, WITHOUT_SYNC, FragileDisk, cut_copy
 from tests.support.solo_writer import read
 
 ROUNDS = 4

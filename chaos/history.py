@@ -1,9 +1,9 @@
-"""What clients of one mailbox asked and were told: the history that the crash checker judges.
+"""What clients of one mailbox asked and were told: the history that checkers judge.
 
-Owns the records and the logical clock that orders them. Written by crash_workload, read by
-crash_checker. An operation spans from `began` to `ended`; of one that was under way when the node
-died nothing is known: it may have happened or not (`Told.UNKNOWN`), which is never taken for
-either.
+Owns the records and the logical clock that may order them; the chaos suite orders them by seconds
+since the run began. Written by workloads (here and in tests/support), read by `checkers`. An
+operation spans from `began` to `ended`; of one whose answer never came nothing is known: it may
+have happened or not (`Told.UNKNOWN`), which is never taken for either.
 """
 
 import math
@@ -29,6 +29,7 @@ class LogicalClock:
         self._now = 0
 
     def tick(self) -> int:
+        """The next moment."""
         self._now += 1
         return self._now
 
@@ -37,11 +38,12 @@ class LogicalClock:
 class Span:
     """When an operation was under way; `ended` stays NEVER while its outcome is unknown."""
 
-    began: int
+    began: float
     ended: float = NEVER
     told: Told = Told.UNKNOWN
 
-    def end(self, at: int, told: Told) -> None:
+    def end(self, at: float, told: Told) -> None:
+        """The answer came."""
         self.ended, self.told = at, told
 
     def before(self, other: "Span") -> bool:
@@ -86,6 +88,7 @@ class HandOut(Span):
 
     `released` is when its consumer began to let go of it (an ACK, NACK or new FETCH), or when it
     lost it for certain. `timed`: bound to an ack_wait, so that its end is not known exactly.
+    `sure_until`: from then on the cluster may have ended it without the consumer knowing.
     """
 
     group: str = ""
@@ -96,6 +99,8 @@ class HandOut(Span):
     timed: bool = False
     asked_s: float = 0.0  # monotonic: ack_wait runs from about then
     released: float = NEVER
+    sure_until: float = NEVER
+    node: str = ""  # whom it was asked of
 
 
 @dataclass(slots=True)
@@ -139,7 +144,7 @@ class History:
     found: list[Stored] = field(default_factory=list)
     drained: frozenset[str] = frozenset()
 
-    def release_all(self, at: int) -> None:
+    def release_all(self, at: float) -> None:
         """The node died: nobody holds anything any more."""
         for hand_out in self.hand_outs:
             hand_out.released = min(hand_out.released, at)

@@ -36,15 +36,11 @@ import subprocess
 from pathlib import Path
 from typing import Final, Self
 
-from mq9cluster.storage.store import (
-    DATABASE_FOLDER,
-    RECORD_FILE,
-    RECORD_VARIABLE,
-    UNSAFE_VARIABLE,
-)
-
-RECORDING: Final = {RECORD_VARIABLE: "1"}
-WITHOUT_SYNC: Final = {UNSAFE_VARIABLE: "1"}
+# As mq9cluster/storage/store.py has them; a test holds the two together.
+DATABASE_FOLDER: Final = "db"
+RECORD_FILE: Final = "node.synced"
+RECORDING: Final = {"MQ9_TEST_RECORD_SYNCED": "1"}
+WITHOUT_SYNC: Final = {"MQ9_TEST_UNSAFE_NO_SYNC": "1"}
 
 _EXT4_IOC_SHUTDOWN: Final = 0x8004587D
 _SHUTDOWN_WITHOUT_LOG_FLUSH: Final = 2

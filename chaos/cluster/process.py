@@ -1,29 +1,53 @@
-"""Real nodes for tests: `python -m mq9cluster serve` as processes of their own, on ports the system
-chose.
+"""Real nodes, for tests and chaos: `python -m mq9cluster serve` as processes of their own, on ports
+the system chose.
 
 Owns starting, watching, killing and clearing them away; the fixtures `serve_node` and `shared_node`
-of tests/conftest.py hand them to tests. Bound to no event loop, so that a node may outlive a test.
-A node's stdin is held open by us and closes with us: whatever happens to the test run, no node
-stays behind.
+of tests/conftest.py hand them to tests, `cluster` makes faulty clusters of them. Bound to no event
+loop, so that a node may outlive a test. A node's stdin is held open by us and closes with us:
+whatever happens to the run, no node stays behind.
 """
 
 import asyncio
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
 
 START_S_MAX = 60.0  # replaying a log on a busy machine
 STOP_S_MAX = 30.0
 
+# Below the range that the system gives to outgoing connections, so that a node which is down finds
+# its own free when it comes back.
+PORTS = range(15_000, 32_000)
+
 LogLine = dict[str, Any]
+
+_chance = random.SystemRandom()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports nobody listens on, and which no outgoing connection is given."""
+    found: list[int] = []
+    with ExitStack() as closing:
+        while len(found) < count:
+            port = _chance.choice(PORTS)
+            probe = closing.enter_context(socket.socket())
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            found.append(port)
+    return found
 
 
 class NodeDidNotStart(Exception):
@@ -37,6 +61,7 @@ class HttpAnswer(NamedTuple):
     body: bytes
 
     def json(self) -> Any:
+        """The body, read as JSON."""
         return json.loads(self.body)
 
 
@@ -54,6 +79,7 @@ class ServedNode:
         self.environment = dict(environment or {})
         self.flags: dict[str, object] = {"name": "node1", "lame_duck": 0, **flags}
         self.host = "127.0.0.1"
+        self.prefix: tuple[str, ...] = ()  # of the command: where, or in what limits, it runs
         self.port = 0
         self.http_port = 0
         self.log: list[LogLine] = []  # of the present or last run; no JSON: {"raw": text}
@@ -79,6 +105,7 @@ class ServedNode:
 
     @property
     def running(self) -> bool:
+        """Whether its process lives, stopped or not."""
         return self._process is not None and self._process.poll() is None
 
     def command(self) -> list[str]:
@@ -95,7 +122,8 @@ class ServedNode:
             for name, value in settings.items()
             for text in (f"--{name.replace('_', '-')}", str(value))
         ]
-        return [sys.executable, "-m", "mq9cluster", "serve", "--stop-with-stdin", *flags]
+        serve = (sys.executable, "-m", "mq9cluster", "serve", "--stop-with-stdin")
+        return [*self.prefix, *serve, *flags]
 
     async def start(self) -> None:
         """Start it and wait until it is ready. Raises NodeDidNotStart."""
@@ -103,6 +131,17 @@ class ServedNode:
 
     def start_now(self) -> None:
         """`start`, for those without an event loop."""
+        process = self.spawn_now()
+        self._started.wait(START_S_MAX)
+        ready = next((line for line in self.log if line.get("event") == "ready"), None)
+        if ready is None:
+            self.kill_now()
+            raise NodeDidNotStart(f"exit code {process.returncode}\n{self.log_text()}")
+        self.port = int(str(ready["listen"]).rpartition(":")[2])
+        self.http_port = int(str(ready["http"]).rpartition(":")[2])
+
+    def spawn_now(self) -> "subprocess.Popen[bytes]":
+        """Start it without waiting: it may not become ready before others are there."""
         assert not self.running, "already running"
         self.log = []
         self._started.clear()
@@ -117,13 +156,7 @@ class ServedNode:
         )
         self._reader = threading.Thread(target=self._read_log, args=(self._process,), daemon=True)
         self._reader.start()
-        self._started.wait(START_S_MAX)
-        ready = next((line for line in self.log if line.get("event") == "ready"), None)
-        if ready is None:
-            self.kill_now()
-            raise NodeDidNotStart(f"exit code {self._process.returncode}\n{self.log_text()}")
-        self.port = int(str(ready["listen"]).rpartition(":")[2])
-        self.http_port = int(str(ready["http"]).rpartition(":")[2])
+        return self._process
 
     async def restart(self, **flags: object) -> None:
         """Start it again on the same data and ports, killing it first if it runs."""

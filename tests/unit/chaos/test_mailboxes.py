@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.support.crash_checker import check, summary
-from tests.support.crash_history import (
+from chaos.checkers.mailboxes import check, summary
+from chaos.history import (
     Confirmation,
     Delete,
     HandOut,

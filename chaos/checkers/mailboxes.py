@@ -1,7 +1,8 @@
-"""Judges a history of one mailbox through a crash: what must not have happened.
+"""Judges the history of one mailbox through faults: nothing lost, made up, doubled, out of order,
+brought back, given to two, or kept from whom it is for.
 
-Pure. Called by crash_rounds and by its own tests, which hand it histories that are wrong on
-purpose. Source of the rules: CHAOS, workloads and checkers 1 to 5; PROTOCOL section 3.
+Pure. Called by `run`, by the crash tests, and by its own tests, which hand it histories that are
+wrong on purpose. Source of the rules: docs/protocol.md section 3.
 """
 
 from collections import Counter, defaultdict
@@ -9,7 +10,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import NamedTuple
 
-from tests.support.crash_history import PRIORITIES, History, Send, Told
+from chaos.history import NEVER, PRIORITIES, History, Send, Told
 
 MENTIONED_MAX = 5  # of a thousand lost messages the first few tell enough
 
@@ -203,9 +204,10 @@ def _shared(history: History) -> Iterator[str]:
     holders: dict[tuple[str, int], list[tuple[float, float, str]]] = defaultdict(list)
     for hand_out in history.hand_outs:
         for msg_id in hand_out.msg_ids:
-            if not hand_out.timed:
+            if not hand_out.timed or hand_out.sure_until < NEVER:
                 place = (hand_out.group, msg_id)
-                holders[place].append((hand_out.ended, hand_out.released, hand_out.consumer))
+                until = min(hand_out.released, hand_out.sure_until)
+                holders[place].append((hand_out.ended, until, hand_out.consumer))
     for hand_out in history.hand_outs:
         for msg_id in hand_out.msg_ids:
             for held_from, held_until, consumer in holders[hand_out.group, msg_id]:

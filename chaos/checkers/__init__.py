@@ -1,0 +1,1 @@
+"""What must not have happened: pure functions from histories to violations."""

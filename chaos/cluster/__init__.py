@@ -1,0 +1,1 @@
+"""Nodes as processes, their network and their disks."""

@@ -1,0 +1,1 @@
+"""What goes wrong: one module per kind of fault."""
