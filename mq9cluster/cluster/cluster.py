@@ -21,6 +21,7 @@ from mq9cluster.cluster import meta, wire
 from mq9cluster.cluster.clocks import ClusterClock
 from mq9cluster.cluster.durability import Durability, Group
 from mq9cluster.cluster.engine import Members, Message, NotLeader
+from mq9cluster.cluster.features import FEATURES
 from mq9cluster.cluster.leading import Leading
 from mq9cluster.cluster.links import Links, Service
 from mq9cluster.cluster.membership import ForeignData, Jitter, MemberEvents, Membership
@@ -220,6 +221,7 @@ class Cluster:
                     self.incarnation,
                     replica,
                     self._links.find_leader,
+                    lambda: self.meta.meta.features,
                 )
             )
         self._links.know(replicas)
@@ -237,13 +239,18 @@ class Cluster:
     @failpoint("run.begin")
     async def _begin_run(self) -> None:
         """Announce this node's run, and wait until everybody will know."""
-        run = Run(self.me.node_id, self.incarnation, self.me.listen)
-        await meta.propose_until(
-            self.meta,
-            self._forward_to_meta,
-            meta.begin_run(self.me.name, run),
-            lambda state: state.runs.get(self.me.name) == run,
-        )
+        run = Run(self.me.node_id, self.incarnation, self.me.listen, features=FEATURES)
+
+        def known(state: meta.Meta) -> bool:
+            if state.features > FEATURES:
+                raise ForeignData(
+                    f"the cluster has feature level {state.features}, this version {FEATURES}: "
+                    "run the version that the other nodes run"
+                )
+            return state.runs.get(self.me.name) == run
+
+        begin = meta.begin_run(self.me.name, run)
+        await meta.propose_until(self.meta, self._forward_to_meta, begin, known)
         self._runs.begin()
         # Whoever connects now finds what this node's earlier runs held open again, wherever there
         # is a leader.
@@ -294,7 +301,16 @@ class Cluster:
                 self._leading.watch(replicas)
                 if self._runs.watch(self.incarnation, replicas) and self._beginning is None:
                     self._beginning = asyncio.create_task(self._begin_again())
+                self._raise_features()
                 self._ask_around()
+
+    def _raise_features(self) -> None:
+        """As leader of meta, raise the cluster's level once all members have a higher one."""
+        state = self.meta.meta
+        level = state.features_of_all()
+        if self.meta.engine.is_leader and level > state.features:
+            _log.info("feature level raised", extra={"from": state.features, "to": level})
+            self._propose_to_meta(meta.raise_features(level))
 
     def _ask_around(self) -> None:
         """Once a second: what do the others know of their replicas?"""

@@ -8,7 +8,7 @@ watches for changes; commands are JSON, few and small.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final, Protocol
 
 import orjson
@@ -34,6 +34,7 @@ class Run:
     incarnation: int
     listen: str
     ended: bool = False
+    features: int = 1
 
 
 @dataclass(slots=True)
@@ -46,6 +47,7 @@ class Meta:
     shards: int = 0
     placement: list[list[str]] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
+    features: int = 1  # what every member understands; see features
 
     def pack(self) -> bytes:
         """The row."""
@@ -57,6 +59,11 @@ class Meta:
         fields: dict[str, Any] = orjson.loads(row)["meta"]
         fields["runs"] = {name: Run(**run) for name, run in fields["runs"].items()}
         return cls(**fields)
+
+    def features_of_all(self) -> int:
+        """The level that every member has reached with its newest run."""
+        runs = [self.runs.get(name) for name in self.members]
+        return min((run.features if run else 1 for run in runs), default=1)
 
     def apply(self, command: dict[str, Any]) -> None:
         """Carry out a command; one that comes too late changes nothing."""
@@ -73,18 +80,25 @@ def _found(meta: Meta, command: dict[str, Any]) -> None:
 
 def _begin(meta: Meta, command: dict[str, Any]) -> None:
     known = meta.runs.get(command["name"])
-    run = Run(command["node_id"], command["incarnation"], command["listen"])
-    if known is None or (known.node_id == run.node_id and known.incarnation < run.incarnation):
+    features = command.get("features", 1)
+    run = Run(command["node_id"], command["incarnation"], command["listen"], features=features)
+    newer = known is None or (known.node_id == run.node_id and known.incarnation < run.incarnation)
+    if newer and features >= meta.features:
         meta.runs[command["name"]] = run
 
 
 def _end(meta: Meta, command: dict[str, Any]) -> None:
     run = meta.runs.get(command["name"])
     if run and run.incarnation == command["incarnation"]:
-        meta.runs[command["name"]] = Run(run.node_id, run.incarnation, run.listen, ended=True)
+        meta.runs[command["name"]] = replace(run, ended=True)
 
 
-_WORK: Final = {"found": _found, "begin": _begin, "end": _end}
+def _raise(meta: Meta, command: dict[str, Any]) -> None:
+    if meta.features < command["features"] <= meta.features_of_all():
+        meta.features = command["features"]
+
+
+_WORK: Final = {"found": _found, "begin": _begin, "end": _end, "raise": _raise}
 
 
 def found(
@@ -98,13 +112,19 @@ def found(
 
 def begin_run(name: str, run: Run) -> bytes:
     """The command that announces a node's run; it ends the ones before."""
-    fields = {"node_id": run.node_id, "incarnation": run.incarnation, "listen": run.listen}
+    fields = asdict(run)
+    del fields["ended"]
     return _command(do="begin", name=name, **fields)
 
 
 def end_run(name: str, incarnation: int) -> bytes:
     """The command that ends a node's run."""
     return _command(do="end", name=name, incarnation=incarnation)
+
+
+def raise_features(level: int) -> bytes:
+    """The command that lets nodes propose what is new in this level; never taken back."""
+    return _command(do="raise", features=level)
 
 
 def _command(**fields: object) -> bytes:

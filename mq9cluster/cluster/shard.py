@@ -17,6 +17,7 @@ from functools import partial
 from typing import Final, Protocol
 
 from mq9cluster.cluster.engine import NotLeader
+from mq9cluster.cluster.features import FEATURES, SINCE
 from mq9cluster.cluster.replica import LOST, Replica
 from mq9cluster.cluster.waiting import FetchDone, Waiter
 from mq9cluster.domain.command import Command, EndConnection, FetchMessages, Owner
@@ -77,13 +78,16 @@ class Shard:
         incarnation: int,
         replica: Replica | None,
         find_leader: Callable[[int], Leader | None],
+        features: Callable[[], int] = lambda: FEATURES,
     ) -> None:
+        """`features` is the cluster's level: nothing above it is proposed."""
         self.shard = shard
         self.replica = replica
         self.parcel_commands = Histogram(SIZE_BOUNDS)
         self._node = node
         self._incarnation = incarnation
         self._find_leader = find_leader
+        self._features = features
         self._loop = asyncio.get_running_loop()
         self._commands: list[bytes] = []
         self._waiting: list[Done] = []
@@ -136,6 +140,10 @@ class Shard:
 
     def propose(self, command: Command, done: Done) -> None:
         """Have `command` applied; `done` gets its outcome, later and once."""
+        needed = SINCE.get(type(command))
+        if needed and needed > self._features():
+            done(Refused(Unavailable("not before all nodes of the cluster run this version")))
+            return
         if self.pending_commands >= UNDER_WAY_COMMANDS_MAX:
             why = f"shard {self.shard} has {UNDER_WAY_COMMANDS_MAX} commands under way"
             done(Refused(Overloaded(why)))
