@@ -38,6 +38,7 @@ class Server:
     http_port: int
     ready_path: str
     directory: Path
+    cwd: Path | None = None  # where it is started: a checkout other than this one
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -46,7 +47,7 @@ class Server:
         log = (self.directory / "output.log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.cwd
             )
 
     def await_ready(self) -> float:

@@ -61,7 +61,6 @@ class Progress:
         "_bytes",
         "_inflight",
         "asked",
-        "commit_sent",
         "flow",
         "match",
         "next",
@@ -76,7 +75,6 @@ class Progress:
         self.paused = False  # probe: an append is under way
         self.prod = False  # stream: ask with an empty append whether something was lost on the way
         self.asked = False  # snapshot: the caller knows
-        self.commit_sent = 0
         self._inflight: deque[tuple[int, int]] = deque()
         self._bytes = 0
 
@@ -208,6 +206,9 @@ class Replication:
     def sends(self, commit: int, round_: int, *, everyone: bool) -> list[Send]:
         """What leaves now; with `everyone` each follower hears at least a heartbeat.
 
+        That something was committed is no news worth a message of its own: nobody reads at
+        followers, so they hear of it with the next entries or the next heartbeat.
+
         One append a follower: if there is `more`, it is for the next turn, after other groups'.
         """
         self.more = False
@@ -219,9 +220,8 @@ class Replication:
                 found.append(Send(peer, append))
                 self.more |= progress.may_send(self._log.last_index)
                 continue
-            known = min(commit, progress.match)
-            if everyone or known > progress.commit_sent:
-                progress.commit_sent = max(progress.commit_sent, known)
+            if everyone:
+                known = min(commit, progress.match)
                 found.append(Send(peer, Heartbeat(self._term, known, round_)))
         return found
 
@@ -255,5 +255,4 @@ class Replication:
                 made[start] = append
         last = start + len(append.entries) - 1
         progress.sent(last, sum(len(entry.data) for entry in append.entries))
-        progress.commit_sent = max(progress.commit_sent, min(commit, last))
         return append

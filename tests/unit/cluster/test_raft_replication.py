@@ -188,12 +188,12 @@ def test_an_acknowledgement_beyond_the_log_proves_nothing() -> None:
     assert replication.peers["b"].match == 0
 
 
-def test_a_commit_is_told_at_once_and_once() -> None:
+def test_a_commit_alone_is_told_with_the_next_heartbeat() -> None:
     _, replication = leading()
     sends(replication)
     replication.replied("b", ok(1))
-    assert sends(replication, commit=1) == [Send("b", Heartbeat(5, 1, 0))]
     assert sends(replication, commit=1) == []
+    assert sends(replication, commit=1, everyone=True) == [Send("b", Heartbeat(5, 1, 0))]
 
 
 def test_a_commit_travels_with_entries_if_there_are_any() -> None:
