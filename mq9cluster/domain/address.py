@@ -1,8 +1,8 @@
-"""Mail addresses, and where they live: the mailbox reference and its slot.
+"""Mail addresses and agents' names, and where they live: references and their slots.
 
-An address belongs to an account, as NATS subjects do. Inside the broker a mailbox is named by its
+Both belong to an account, as NATS subjects do. Inside the broker a mailbox is named by its
 *reference*, the bytes `account NUL address`, which travels in commands and is the key of the
-mailbox's row.
+mailbox's row; an agent likewise, by `account NUL name`.
 """
 
 import re
@@ -14,6 +14,7 @@ from mq9cluster.domain.limits import ADDRESS_CHARS_MAX, DEAD_LETTER_SUFFIX, SLOT
 
 MailAddress = NewType("MailAddress", str)
 MailboxRef = NewType("MailboxRef", bytes)
+AgentRef = NewType("AgentRef", bytes)
 
 GLOBAL_ACCOUNT = "$G"
 _VALID = re.compile(r"(?!.*\.\.)[a-z0-9](?:[a-z0-9.]*[a-z0-9])?", re.ASCII)
@@ -54,6 +55,19 @@ def dead_letter_ref(ref: bytes) -> MailboxRef:
     return MailboxRef(ref + DEAD_LETTER_SUFFIX.encode())
 
 
+def agent_ref(account: str, name: str) -> AgentRef:
+    """How commands and keys name the agent `name` of `account`; neither holds a NUL."""
+    return AgentRef(f"{account}\0{name}".encode())
+
+
+def account_and_name(ref: bytes) -> tuple[str, str]:
+    """The account and name in an agent's reference."""
+    account, _, name = ref.decode().partition("\0")
+    return account, name
+
+
 def slot_of(ref: bytes) -> int:
-    """Slot 0 to 16383 of a reference; a mailbox and its dead letters share one."""
+    """Slot 0 to 16383 of a mailbox's or agent's reference; a mailbox and its dead letters share
+    one.
+    """
     return zlib.crc32(ref.removesuffix(DEAD_LETTER_SUFFIX.encode())) % SLOTS

@@ -7,15 +7,21 @@ REGISTER, read by search. Source: docs/protocol.md, section 4, and the A2A Agent
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import NamedTuple
 
 import orjson
 
 from mq9cluster.domain.address import MailAddress, parse_address
 from mq9cluster.domain.errors import InvalidField, InvalidMailAddress, InvalidRequest
-from mq9cluster.domain.limits import NAME_BYTES_MAX, TAGS_MAX, TTL_SECONDS_MAX
+from mq9cluster.domain.limits import (
+    NAME_BYTES_MAX,
+    REQUEST_BYTES_MAX,
+    TAGS_MAX,
+    TTL_SECONDS_MAX,
+)
 
-CARD_BYTES_MAX = 262_144  # every replica keeps every card, and a page of 1,000 must fit one reply
+CARD_BYTES_MAX = REQUEST_BYTES_MAX  # as kept: numbers may have become longer than as sent
 CARD_DEPTH_MAX = 32  # deeper than any card of use; readers recurse
 SKILLS_MAX = 128  # each is a facet and text of its own
 EXAMPLES_MAX = 64
@@ -112,6 +118,11 @@ def parse_card(body: Mapping[str, object]) -> AgentCard:
         skills=_skills(registered.get("skills")),
         body=encoded,
     )
+
+
+def card_digest(body: bytes) -> bytes:
+    """Tells a card from any other: what was embedded of one holds for no other."""
+    return blake2b(body, digest_size=16).digest()
 
 
 def parse_name(raw: object) -> str:

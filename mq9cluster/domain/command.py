@@ -1,8 +1,8 @@
 """Commands: imperative, decided by the proposer, applied by every replica alike.
 
 Named tuples instead of dataclasses: they are immutable too, and one is made for every message that
-passes. `mailbox` is a mailbox reference (domain/address.py). Times that depend on a clock are not
-here: the entry carries the shard time.
+passes. `mailbox` and `agent` are references (domain/address.py). Times that depend on a clock are
+not here: the entry carries the shard time.
 """
 
 from enum import IntEnum
@@ -127,6 +127,62 @@ class EndIncarnation(NamedTuple):
     incarnation: int
 
 
+class RegisterAgent(NamedTuple):
+    """Register an agent, or replace its card. `codes` are (embedder id, code)."""
+
+    agent: bytes
+    address: str  # of its mailbox, or ""
+    ttl_s: int
+    body: bytes  # its card, a JSON object
+    codes: tuple[tuple[str, bytes], ...] = ()
+
+
+class UnregisterAgent(NamedTuple):
+    """Forget an agent."""
+
+    agent: bytes
+
+
+class ReportAgent(NamedTuple):
+    """An agent lives. `report_info` is JSON, or empty: what it last said stays."""
+
+    agent: bytes
+    report_info: bytes = b""
+
+
+class UnregisterAgents(NamedTuple):
+    """Forget the agents of a mailbox in this shard: a bounded number behind the name `after`."""
+
+    mailbox: bytes
+    after: str = ""
+
+
+class ReportAgents(NamedTuple):
+    """The agents of a mailbox in this shard live: a bounded number behind the name `after`."""
+
+    mailbox: bytes
+    report_info: bytes = b""
+    after: str = ""
+
+
+class SetAgentCode(NamedTuple):
+    """An embedder's code of a card, come late: of no effect when the card is another by now.
+
+    `digest` is `domain.agent.card_digest` of the card that was embedded.
+    """
+
+    agent: bytes
+    digest: bytes
+    embedder: str
+    code: bytes
+
+
+class DropEmbedder(NamedTuple):
+    """Forget all codes of an embedder, step by step."""
+
+    embedder: str
+
+
 class Expire(NamedTuple):
     """Do what is due at the entry's time, as every entry does, and nothing else."""
 
@@ -140,5 +196,12 @@ Command = (
     | DeleteMessage
     | EndConnection
     | EndIncarnation
+    | RegisterAgent
+    | UnregisterAgent
+    | ReportAgent
+    | UnregisterAgents
+    | ReportAgents
+    | SetAgentCode
+    | DropEmbedder
     | Expire
 )

@@ -29,8 +29,33 @@ class HandedOut(NamedTuple):
     resume: tuple[int, int] | None = None
 
 
+class AgentRegistered(NamedTuple):
+    """REGISTER succeeded; `expires_at_s` is Unix time, 0: never."""
+
+    name: str
+    expires_at_s: int
+
+
+class AgentsReported(NamedTuple):
+    """REPORT reached so many agents; the first of them expires then (Unix time, 0: none does).
+
+    `resume` is set when there are more of the mailbox: the name behind which to go on.
+    """
+
+    agents: int
+    expires_at_s: int
+    resume: str = ""
+
+
+class AgentsUnregistered(NamedTuple):
+    """UNREGISTER removed so many; `resume` as in AgentsReported."""
+
+    agents: int
+    resume: str = ""
+
+
 class Done(NamedTuple):
-    """ACK, NACK, DELETE, Expire and the ends of owners."""
+    """ACK, NACK, DELETE, Expire, what embedders bring and the ends of owners."""
 
 
 class Refused(NamedTuple):
@@ -39,4 +64,13 @@ class Refused(NamedTuple):
     error: Mq9Error
 
 
-Outcome = MailboxCreated | MessageStored | HandedOut | Done | Refused
+Outcome = (
+    MailboxCreated
+    | MessageStored
+    | HandedOut
+    | AgentRegistered
+    | AgentsReported
+    | AgentsUnregistered
+    | Done
+    | Refused
+)

@@ -13,17 +13,25 @@ from mq9cluster.domain.command import (
     Command,
     CreateMailbox,
     DeleteMessage,
+    DropEmbedder,
     EndConnection,
     EndIncarnation,
     Expire,
     FetchMessages,
     NackMessage,
+    RegisterAgent,
+    ReportAgent,
+    ReportAgents,
     SendMessage,
+    SetAgentCode,
+    UnregisterAgent,
+    UnregisterAgents,
 )
 from mq9cluster.domain.errors import Mq9Error
 from mq9cluster.domain.outcome import Done, Outcome, Refused
 from mq9cluster.domain.ports import Family, StateView, Writes
-from mq9cluster.machine import consumer_group, due, ends, keys
+from mq9cluster.domain.registry import AgentChange
+from mq9cluster.machine import consumer_group, due, ends, keys, registry
 from mq9cluster.machine import mailbox as mailboxes
 from mq9cluster.machine.codec import decode_parcel
 from mq9cluster.machine.sessions import Sessions
@@ -33,12 +41,14 @@ from mq9cluster.machine.workspace import Workspace
 class Applied(NamedTuple):
     """What one entry came to.
 
-    `changed` names mailboxes in which something may have become readable.
+    `changed` names mailboxes in which something may have become readable; `agents` is what
+    happened to the registry, in order.
     """
 
     writes: Writes
     outcomes: list[Outcome]
     changed: set[bytes]
+    agents: list[AgentChange]
 
 
 class AppliedParcels(NamedTuple):
@@ -47,6 +57,7 @@ class AppliedParcels(NamedTuple):
     writes: Writes
     outcomes: list[list[Outcome]]
     changed: set[bytes]
+    agents: list[AgentChange]
 
 
 class Machine:
@@ -80,11 +91,11 @@ class Machine:
         """Apply entry `index` of the log. An entry that is in the state already changes nothing."""
         ws = self.workspace
         if index <= ws.shard.applied_index:
-            return Applied(Writes(), [], set())
+            return Applied(Writes(), [], set(), [])
         ws.begin(index, stamp_ms)
         due.run(ws)
         outcomes = self._carry_out(commands)
-        return Applied(ws.finish(), outcomes, ws.changed)
+        return Applied(ws.finish(), outcomes, ws.changed, ws.agents)
 
     def apply_parcels(self, index: int, stamp_ms: int, parcels: Sequence[bytes]) -> AppliedParcels:
         """Apply entry `index` as it stands in the log.
@@ -93,7 +104,7 @@ class Machine:
         """
         ws = self.workspace
         if index <= ws.shard.applied_index:
-            return AppliedParcels(Writes(), [], set())
+            return AppliedParcels(Writes(), [], set(), [])
         ws.begin(index, stamp_ms)
         due.run(ws)
         outcomes: list[list[Outcome]] = []
@@ -104,7 +115,7 @@ class Machine:
                 known = self._carry_out(commands)
                 self._sessions.keep(parcel, known)
             outcomes.append(known)
-        return AppliedParcels(ws.finish(), outcomes, ws.changed)
+        return AppliedParcels(ws.finish(), outcomes, ws.changed, ws.agents)
 
     def _carry_out(self, commands: Sequence[Command]) -> list[Outcome]:
         ws = self.workspace
@@ -136,6 +147,13 @@ _WORK: dict[type, Callable[[Workspace, Any], Outcome]] = {
     FetchMessages: consumer_group.fetch,
     AckMessages: consumer_group.ack,
     NackMessage: consumer_group.nack,
+    RegisterAgent: registry.register,
+    UnregisterAgent: registry.unregister,
+    ReportAgent: registry.report,
+    UnregisterAgents: registry.unregister_all,
+    ReportAgents: registry.report_all,
+    SetAgentCode: registry.set_code,
+    DropEmbedder: registry.drop_embedder,
     EndConnection: _end_connection,
     EndIncarnation: _end_incarnation,
     Expire: _expire,

@@ -4,8 +4,8 @@ An entry is `version u8 | stamp u64 | count u32` and so many parcels, each behin
 parcel is what one node gathered in one turn: `node u64 | incarnation u64 | sequence u64 | confirmed
 u64 | count u32 | lengths u32… | commands…`: the lengths stand together, so that a batch of a
 thousand is cut up without a loop over headers. A command is `kind
-u8 | …`; SEND, which nearly all are, is binary; the others are `kind u8 | ref length u16 | ref |
-JSON array of their fields`, short and rare.
+u8 | …`; SEND, which nearly all are, is binary; the others are `kind u8 | ref length u16 | ref | …`
+with a JSON array of their fields, short and rare, or with what `agent_codec` writes.
 
 A replica that meets a version or kind it does not know stops instead of guessing: `UnknownFormat`.
 """
@@ -24,16 +24,26 @@ from mq9cluster.domain.command import (
     Command,
     CreateMailbox,
     DeleteMessage,
+    DropEmbedder,
     EndConnection,
     EndIncarnation,
     Expire,
     FetchMessages,
     NackMessage,
     Owner,
+    RegisterAgent,
+    ReportAgent,
+    ReportAgents,
     SendMessage,
+    SetAgentCode,
+    UnregisterAgent,
+    UnregisterAgents,
 )
 from mq9cluster.domain.errors import error_of
 from mq9cluster.domain.outcome import (
+    AgentRegistered,
+    AgentsReported,
+    AgentsUnregistered,
     Done,
     HandedOut,
     MailboxCreated,
@@ -41,6 +51,7 @@ from mq9cluster.domain.outcome import (
     Outcome,
     Refused,
 )
+from mq9cluster.machine import agent_codec
 
 ENTRY_VERSION = 1
 _ENTRY = struct.Struct(">BQI")
@@ -64,6 +75,11 @@ def encode_command(command: Command) -> bytes:
     """The command's bytes."""
     if type(command) is SendMessage:
         return _encode_send(command)
+    plain = _PLAIN_ENCODERS.get(type(command))
+    if plain is not None:
+        kind, write = plain
+        ref, rest = write(command)
+        return _HEAD.pack(kind, len(ref)) + ref + rest
     kind, encode = _ENCODERS[type(command)]
     ref, fields = encode(command)
     return _HEAD.pack(kind, len(ref)) + ref + orjson.dumps(fields, default=list)
@@ -74,10 +90,13 @@ def decode_command(data: bytes) -> Command:
     kind = data[0]
     if kind == _SEND_KIND:
         return _decode_send(data)
+    end = _HEAD.size + int.from_bytes(data[1:3], "big")
+    read = _PLAIN_DECODERS.get(kind)
+    if read is not None:
+        return read(data[_HEAD.size : end], data[end:])
     decode = _DECODERS.get(kind)
     if decode is None:
         raise UnknownFormat(f"command kind {kind}")
-    end = _HEAD.size + int.from_bytes(data[1:3], "big")
     return decode(data[_HEAD.size : end], orjson.loads(data[end:]))
 
 
@@ -141,6 +160,16 @@ _ENCODERS: dict[type, tuple[int, _Encoder]] = {
     EndConnection: (7, lambda c: (b"", list(c.owner))),
     EndIncarnation: (8, lambda c: (b"", list(c))),
     Expire: (9, lambda _: (b"", [])),
+    UnregisterAgent: (12, lambda c: (c.agent, [])),
+    UnregisterAgents: (13, lambda c: (c.mailbox, [c.after])),
+    ReportAgents: (14, lambda c: (c.mailbox, [c.report_info.decode(), c.after])),
+    DropEmbedder: (16, lambda c: (b"", [c.embedder])),
+}
+
+_PLAIN_ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[bytes, bytes]]]] = {
+    RegisterAgent: (10, agent_codec.encode_register),
+    ReportAgent: (11, agent_codec.encode_report),
+    SetAgentCode: (15, agent_codec.encode_set_code),
 }
 
 _DECODERS: dict[int, Callable[[bytes, list[Any]], Command]] = {
@@ -152,23 +181,55 @@ _DECODERS: dict[int, Callable[[bytes, list[Any]], Command]] = {
     7: lambda _, fields: EndConnection(Owner(*fields)),
     8: lambda _, fields: EndIncarnation(*fields),
     9: lambda _, __: Expire(),
+    12: lambda ref, _: UnregisterAgent(ref),
+    13: lambda ref, fields: UnregisterAgents(ref, *fields),
+    14: lambda ref, fields: ReportAgents(ref, fields[0].encode(), fields[1]),
+    16: lambda _, fields: DropEmbedder(*fields),
+}
+
+_PLAIN_DECODERS: dict[int, Callable[[bytes, bytes], Command]] = {
+    10: agent_codec.decode_register,
+    11: agent_codec.decode_report,
+    15: agent_codec.decode_set_code,
 }
 
 
 # --- outcomes ------------------------------------------------------------------------------------
 
-_STORED, _MIXED = b"S", b"J"
+_STORED, _REPORTED, _MIXED = b"S", b"R", b"J"
+_ONE = (1, "")
 
 
 def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
-    """What the commands of a parcel came to. Mostly a row of msg_ids, which is written as one."""
+    """What the commands of a parcel came to. Mostly a row of msg_ids, which is written as one, or
+    of the times when agents that reported expire.
+    """
     stored = [o.msg_id for o in outcomes if type(o) is MessageStored and not o.duplicate]
     if len(stored) == len(outcomes):
-        ids = array("q", stored)
-        if byteorder == "little":
-            ids.byteswap()
-        return _STORED + ids.tobytes()
+        return _STORED + _numbers(stored)
+    reported = [
+        o.expires_at_s
+        for o in outcomes
+        if type(o) is AgentsReported and (o.agents, o.resume) == _ONE
+    ]
+    if len(reported) == len(outcomes):
+        return _REPORTED + _numbers(reported)
     return _MIXED + orjson.dumps([_outcome_fields(outcome) for outcome in outcomes])
+
+
+def _numbers(values: list[int]) -> bytes:
+    numbers = array("q", values)
+    if byteorder == "little":
+        numbers.byteswap()
+    return numbers.tobytes()
+
+
+def _read_numbers(data: bytes) -> "array[int]":
+    numbers = array("q")
+    numbers.frombytes(data)
+    if byteorder == "little":
+        numbers.byteswap()
+    return numbers
 
 
 def _outcome_fields(outcome: Outcome) -> list[Any]:
@@ -178,6 +239,12 @@ def _outcome_fields(outcome: Outcome) -> list[Any]:
         return ["handed", outcome.handout, outcome.places, outcome.resume]
     if isinstance(outcome, MailboxCreated):
         return ["created", outcome.mailbox.decode()]
+    if isinstance(outcome, AgentRegistered):
+        return ["registered", *outcome]
+    if isinstance(outcome, AgentsReported):
+        return ["reported", *outcome]
+    if isinstance(outcome, AgentsUnregistered):
+        return ["unregistered", *outcome]
     if isinstance(outcome, Refused):
         return ["refused", outcome.error.code, str(outcome.error)]
     return ["done"]
@@ -186,11 +253,9 @@ def _outcome_fields(outcome: Outcome) -> list[Any]:
 def decode_outcomes(data: bytes) -> list[Outcome]:
     """The outcomes `data` says; raises UnknownFormat."""
     if data[:1] == _STORED:
-        ids = array("q")
-        ids.frombytes(data[1:])
-        if byteorder == "little":
-            ids.byteswap()
-        return [MessageStored(msg_id) for msg_id in ids]
+        return [MessageStored(msg_id) for msg_id in _read_numbers(data[1:])]
+    if data[:1] == _REPORTED:
+        return [AgentsReported(1, expires_at_s) for expires_at_s in _read_numbers(data[1:])]
     if data[:1] != _MIXED:
         raise UnknownFormat("outcomes of an unknown kind")
     return [_OUTCOMES[kind](*fields) for kind, *fields in orjson.loads(data[1:])]
@@ -209,6 +274,9 @@ _OUTCOMES: dict[str, Callable[..., Outcome]] = {
     "handed": _handed,
     "created": lambda mailbox: MailboxCreated(mailbox.encode()),
     "refused": lambda code, text: Refused(error_of(code, text)),
+    "registered": AgentRegistered,
+    "reported": AgentsReported,
+    "unregistered": AgentsUnregistered,
     "done": Done,
 }
 

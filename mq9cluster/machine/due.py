@@ -9,7 +9,7 @@ entry, which the leader proposes at once because the schedule says so.
 from collections.abc import Callable
 
 from mq9cluster.domain.ports import Family
-from mq9cluster.machine import ends, hand_outs, keys, retention
+from mq9cluster.machine import ends, hand_outs, keys, registry, retention
 from mq9cluster.machine import mailbox as mailboxes
 from mq9cluster.machine.keys import PREFIX_BYTES, Due
 from mq9cluster.machine.rows import Group, Mailbox
@@ -127,6 +127,14 @@ def _release(ws: Workspace, start: bytes, stop: bytes) -> None:
     ends.release(ws, start, stop)
 
 
+def _agent_expiry(ws: Workspace, ref: bytes, _: bytes) -> None:
+    registry.look_at(ws, ref)
+
+
+def _drop_codes(ws: Workspace, detail: bytes, _: bytes) -> None:
+    registry.drop_codes(ws, detail)
+
+
 _WORK: dict[Due, Callable[[Workspace, bytes, bytes], None]] = {
     Due.MAILBOX_EXPIRY: _mailbox_expiry,
     Due.PROMOTION: _promotion,
@@ -138,4 +146,6 @@ _WORK: dict[Due, Callable[[Workspace, bytes, bytes], None]] = {
     Due.RETAIN_SWEEP: _retain_sweep,
     Due.PURGE: _purge,
     Due.RELEASE: _release,
+    Due.AGENT_EXPIRY: _agent_expiry,
+    Due.DROP_CODES: _drop_codes,
 }

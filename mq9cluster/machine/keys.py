@@ -22,6 +22,10 @@ _OWNER = struct.Struct(">QQQ")
 PRIORITIES = 4
 DELAYED = 0xD0  # stands where the priority stands: after all that is visible
 
+AGENT_CARDS = b"C"
+AGENTS_SEEN = b"S"
+_AGENTS_OF = b"M"
+
 # Not a slot: rows that belong to no mailbox sort behind all mailboxes.
 _OWNERS = b"\xff\xffO"
 _ENDED = b"\xff\xffE"
@@ -40,6 +44,8 @@ class Due(IntEnum):
     RETAIN_SWEEP = 8
     PURGE = 9
     RELEASE = 10
+    AGENT_EXPIRY = 11
+    DROP_CODES = 12
 
 
 def prefix(slot: int, number: int) -> bytes:
@@ -76,6 +82,26 @@ def by_dedupe_id(mailbox_prefix: bytes, dedupe_id: bytes) -> bytes:
 def group(mailbox_prefix: bytes, name: str) -> bytes:
     """What all rows of one group begin with in GROUPS; names have no control characters."""
     return mailbox_prefix + name.encode() + b"\0"
+
+
+def agent_card(slot: int, ref: bytes) -> bytes:
+    """AGENTS: what an agent says of itself."""
+    return AGENT_CARDS + slot.to_bytes(2, "big") + ref
+
+
+def agent_seen(slot: int, ref: bytes) -> bytes:
+    """AGENTS: when it was last heard of, and what it said; cards and these sort alike."""
+    return AGENTS_SEEN + slot.to_bytes(2, "big") + ref
+
+
+def agent_ref_of(key: bytes) -> bytes:
+    """The agent's reference in either key."""
+    return key[3:]
+
+
+def agents_of(mailbox_ref: bytes) -> bytes:
+    """AGENTS: how many agents of this shard have that mailbox; their names follow behind it."""
+    return _AGENTS_OF + mailbox_ref + b"\0"
 
 
 def due(at_ms: int, kind: int, rest: bytes) -> bytes:

@@ -22,20 +22,23 @@ class UnknownRowFormat(Exception):
         super().__init__(f"{kind} row has format {version}, newer than this version reads")
 
 
-def _check(kind: str, version: int) -> None:
+def check_version(kind: str, version: int) -> None:
+    """Raises UnknownRowFormat."""
     if version != _VERSION:
         raise UnknownRowFormat(kind, version)
 
 
 # --- shard ---------------------------------------------------------------------------------------
 
-_SHARD = struct.Struct(">BQQQQQ")
+_SHARD = struct.Struct(">BQQQQQQ")
+_SHARD_VERSION = 2
+_SHARD_1 = struct.Struct(">BQQQQQ")  # version 1 knew no agents
 
 
 class Shard:
     """A shard's applied index, time (Unix ms), next mailbox number, and what it holds."""
 
-    __slots__ = ("applied_index", "mailboxes", "messages", "next_number", "now_ms")
+    __slots__ = ("agents", "applied_index", "mailboxes", "messages", "next_number", "now_ms")
 
     def __init__(self) -> None:
         self.applied_index = 0
@@ -43,31 +46,37 @@ class Shard:
         self.next_number = 1
         self.mailboxes = 0
         self.messages = 0
+        self.agents = 0  # expired ones too, until they are swept
 
     def pack(self) -> bytes:
         """The row."""
         return _SHARD.pack(
-            _VERSION,
+            _SHARD_VERSION,
             self.applied_index,
             self.now_ms,
             self.next_number,
             self.mailboxes,
             self.messages,
+            self.agents,
         )
 
     @classmethod
     def unpack(cls, row: bytes) -> "Shard":
         """The shard a row says."""
         shard = cls()
+        if row[0] == _VERSION and len(row) == _SHARD_1.size:
+            row = bytes([_SHARD_VERSION]) + row[1:] + bytes(8)
+        elif row[0] != _SHARD_VERSION:
+            raise UnknownRowFormat("shard", row[0])
         (
-            version,
+            _,
             shard.applied_index,
             shard.now_ms,
             shard.next_number,
             shard.mailboxes,
             shard.messages,
+            shard.agents,
         ) = _SHARD.unpack(row)
-        _check("shard", version)
         return shard
 
 
@@ -124,7 +133,7 @@ class Mailbox:
     def unpack(cls, ref: bytes, slot: int, row: bytes) -> "Mailbox":
         """The mailbox a row says."""
         version, flags, number, *rest = _MAILBOX.unpack_from(row)
-        _check("mailbox", version)
+        check_version("mailbox", version)
         self = cls(ref, slot, number)
         self.retain_acked = bool(flags & _RETAIN_ACKED)
         (
@@ -168,7 +177,7 @@ def pack_message(
 def unpack_message(priority: int, msg_id: int, row: bytes) -> Message:
     """The message a MESSAGES row says."""
     flags, created_ms = _CREATED.unpack_from(row)
-    _check("message", flags >> 4)
+    check_version("message", flags >> 4)
     at = _CREATED.size
     expires_ms, key, meta = 0, b"", b""
     if flags & _EXPIRES:
@@ -335,7 +344,7 @@ class HandOut:
             version, flags, ended_seq, deadline_ms, ack_wait_ms, node, incarnation, connection,
             consumer_bytes, run_count, held_count,
         ) = _HANDOUT.unpack_from(row)  # fmt: skip
-        _check("hand-out", version)
+        check_version("hand-out", version)
         at = _HANDOUT.size + consumer_bytes
         consumer = row[_HANDOUT.size : at].decode()
         middle = at + run_count * _RUN.size
@@ -439,7 +448,7 @@ class Group:
             version, self.birth, self.seq, self.ended_seq, self.used_ms, self.start_ms, *floors = (
                 _GROUP.unpack(row)
             )
-            _check("group", version)
+            check_version("group", version)
             self.done = [IdSet(floor) for floor in floors]
         elif kind == b"B":
             priority, bucket = _BUCKET.unpack(rest)

@@ -8,11 +8,15 @@ not say: a machine started anew behaves the same.
 
 from collections.abc import Iterator
 from itertools import islice
+from typing import TYPE_CHECKING
 
 from mq9cluster.domain.address import slot_of
 from mq9cluster.domain.ports import Family, StateView, Writes
 from mq9cluster.machine import keys, rows
 from mq9cluster.machine.rows import Group, HandOut, Mailbox, Shard
+
+if TYPE_CHECKING:
+    from mq9cluster.domain.registry import AgentChange
 
 MAILBOXES_CACHED_MAX = 8_192  # about 1 kB each
 GROUPS_CACHED_MAX = 4_096  # small while little is held
@@ -33,6 +37,8 @@ class Workspace:
         self.index = self.shard.applied_index
         self.writes = Writes()
         self.changed: set[bytes] = set()
+        self.agents: list[AgentChange] = []  # what this entry did to the registry
+        self.reindexed: set[bytes] = set()  # mailboxes that agents joined or left in this entry
         self.next_due_ms = 0  # not later than the first row of SCHEDULE
         self.due_done_ms = 0  # nothing due before this is left
         self._mailboxes: dict[bytes, Mailbox | None] = {}
@@ -51,6 +57,8 @@ class Workspace:
         self.spent = 0
         self.writes = Writes()
         self.changed = set()
+        self.agents = []
+        self.reindexed.clear()
         self._group_names.clear()
 
     def finish(self) -> Writes:
@@ -147,6 +155,11 @@ class Workspace:
         if self.writes.ranges:
             committed = (row for row in committed if not self._is_dropped(family, row[0]))
         return _overlay(committed, self.writes.rows[family], start, stop, reverse=reverse)
+
+    @property
+    def committed(self) -> StateView:
+        """The rows without what this entry has written."""
+        return self._view
 
     # --- schedule --------------------------------------------------------------------------------
 

@@ -7,8 +7,10 @@ from mq9cluster.domain import errors, limits, outcome
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.ports import Writes
 from mq9cluster.domain.read import Browse, Query
-from mq9cluster.machine import reads
+from mq9cluster.domain.registry import AgentChange, AgentFound
+from mq9cluster.machine import agents_read, reads
 from mq9cluster.machine.apply import Machine
+from tests.property.agents_model import Follower, Known
 from tests.property.memory_view import MemoryView
 
 
@@ -21,6 +23,8 @@ class MachineShard:
         self.index = self.machine.applied_index
         self.writes = Writes()  # of the last entry
         self.changed: set[bytes] = set()  # likewise
+        self.changes: list[AgentChange] = []  # likewise, of agents
+        self.follower = Follower(agents_read.all_agents(self.store))
 
     def restart(self) -> None:
         """Start anew from the rows."""
@@ -35,6 +39,11 @@ class MachineShard:
         self.index += 1
         applied = self.machine.apply(self.index, now_ms, commands)
         self.writes, self.changed = applied.writes, applied.changed
+        self.changes = applied.agents
+        self.follower.follow(applied.agents)
+        for command in commands:
+            if isinstance(command, c.DropEmbedder):
+                self.follower.drop(command.embedder)
         self.store.write(applied.writes)
         return applied.outcomes
 
@@ -42,6 +51,14 @@ class MachineShard:
         """Apply an entry of one command."""
         (result,) = self.entry(now_ms, [command])
         return result
+
+    def known_agents(self) -> Known:
+        """All agents, as an index built now would know them."""
+        return Follower(agents_read.all_agents(self.store)).agents
+
+    def agents_at(self, account: str, names: Iterable[str]) -> list[AgentFound]:
+        """A page of agents."""
+        return agents_read.agents_at(self.store, account, names)
 
     def query(
         self,

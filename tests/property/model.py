@@ -16,6 +16,8 @@ from mq9cluster.domain import command as c
 from mq9cluster.domain import errors, limits, outcome
 from mq9cluster.domain.address import address_of, dead_letter_ref
 from mq9cluster.domain.message import DELAYED_MSG_ID, Message, MsgId
+from mq9cluster.domain.registry import AgentFound
+from tests.property.agents_model import Agents, Known, NotFound
 
 Place = tuple[int, int]
 Consumer = str | c.Owner
@@ -174,6 +176,7 @@ class Model:
 
     def __init__(self) -> None:
         self.mailboxes: dict[bytes, Mailbox] = {}
+        self.registry = Agents()
         self.ended_incarnations: dict[int, int] = {}
         self.now_ms = 0
         self._handouts = 0
@@ -208,6 +211,10 @@ class Model:
                     if 0 < h.deadline_ms <= now_ms:
                         yield h.deadline_ms, 3, self._end, (ref, name, h, "ack_wait")
 
+        for ref in self.registry.by_ref:
+            if 0 < self.registry.swept_at(ref) <= now_ms:
+                yield self.registry.swept_at(ref), 5, self.registry.by_ref.pop, (ref,)
+
     def _promote(self, box: Mailbox, message: Msg) -> None:
         box.delayed.remove(message)
         box.show(message)
@@ -223,7 +230,7 @@ class Model:
         self.advance(now_ms)
         try:
             result = _WORK[type(command)](self, command)
-        except Refuse as refusal:
+        except (Refuse, NotFound) as refusal:
             return outcome.Refused(refusal.error)
         self._sweep()
         return result
@@ -422,6 +429,16 @@ class Model:
     def _expire(self, _: c.Expire) -> outcome.Outcome:
         return outcome.Done()
 
+    # Agents.
+
+    def known_agents(self) -> Known:
+        """What a follower of the registry knows."""
+        return self.registry.known()
+
+    def agents_at(self, account: str, names: Iterable[str]) -> list[AgentFound]:
+        """A page of agents."""
+        return self.registry.found(account, names)
+
     # ACK and NACK.
 
     def _ack_messages(self, ack: c.AckMessages) -> outcome.Outcome:
@@ -540,6 +557,10 @@ class Model:
         return self._open_places(box, box.groups[group], ())
 
 
+def _agents(work: Callable[[Agents, int, Any], outcome.Outcome]) -> Any:
+    return lambda model, command: work(model.registry, model.now_ms, command)
+
+
 def _matches(message: Msg, tags: Iterable[str]) -> bool:
     wanted = set(tags)
     return not wanted or not wanted.isdisjoint(message.tags)
@@ -555,4 +576,11 @@ _WORK: dict[type, Callable[[Model, Any], outcome.Outcome]] = {
     c.EndConnection: Model._end_connection,
     c.EndIncarnation: Model._end_incarnation,
     c.Expire: Model._expire,
+    c.RegisterAgent: _agents(Agents.register),
+    c.UnregisterAgent: _agents(Agents.unregister),
+    c.ReportAgent: _agents(Agents.report),
+    c.UnregisterAgents: _agents(Agents.unregister_all),
+    c.ReportAgents: _agents(Agents.report_all),
+    c.SetAgentCode: _agents(Agents.set_code),
+    c.DropEmbedder: _agents(Agents.drop_embedder),
 }

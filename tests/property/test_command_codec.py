@@ -11,6 +11,9 @@ from mq9cluster.domain.address import mailbox_ref
 from mq9cluster.domain.errors import InvalidField, MailboxNotFound, MessageNotFound
 from mq9cluster.domain.limits import DUPLICATE_WINDOW_MS_DEFAULT
 from mq9cluster.domain.outcome import (
+    AgentRegistered,
+    AgentsReported,
+    AgentsUnregistered,
     Done,
     HandedOut,
     MailboxCreated,
@@ -89,6 +92,20 @@ COMMANDS = st.one_of(
     st.builds(c.EndConnection, OWNERS),
     st.builds(c.EndIncarnation, IDS, IDS),
     st.builds(c.Expire),
+    st.builds(
+        c.RegisterAgent,
+        REFS,
+        st.text(max_size=9),
+        U32,
+        PAYLOADS,
+        st.lists(st.tuples(st.text(max_size=9), SMALL_BYTES), max_size=3).map(tuple),
+    ),
+    st.builds(c.UnregisterAgent, REFS),
+    st.builds(c.ReportAgent, REFS, SMALL_BYTES),
+    st.builds(c.UnregisterAgents, REFS, st.text(max_size=9)),
+    st.builds(c.ReportAgents, REFS, st.text(max_size=99).map(str.encode), st.text(max_size=9)),
+    st.builds(c.SetAgentCode, REFS, SMALL_BYTES, st.text(max_size=9), SMALL_BYTES),
+    st.builds(c.DropEmbedder, st.text(max_size=9)),
 )
 
 PARCELS = st.builds(Parcel, IDS, IDS, IDS, IDS)
@@ -103,6 +120,10 @@ OUTCOMES = st.one_of(
     st.builds(Refused, st.builds(InvalidField, NAMES, NAMES)),
     st.builds(Refused, st.builds(MessageNotFound, NAMES)),
     st.builds(Done),
+    st.builds(AgentRegistered, NAMES, IDS),
+    st.builds(AgentsReported, st.just(1), IDS),
+    st.builds(AgentsReported, IDS, IDS, st.text(max_size=9)),
+    st.builds(AgentsUnregistered, IDS, st.text(max_size=9)),
 )
 
 BOX = mailbox_ref("$G", "box")
@@ -115,6 +136,12 @@ VERSION_1 = [
         c.SendMessage(BOX, b"hi", 0, b"k", b"{}", 60, 5, b"id", 1000),
         "01 01 00 00062447 00 626f780000003c 00000005 0001 00000002 0002 000003e86b 7b7d 6964 6869",
     ),
+    (
+        c.RegisterAgent(BOX, "m", 60, b"{}", (("e", b"\x01\x02"),)),
+        "0a 0006 2447 00 626f78 0000003c 0001 0001 00000002 6d 7b7d 0001 00000002 65 0102",
+    ),
+    (c.ReportAgent(BOX, b"{}"), "0b 0006 2447 00 626f78 7b7d"),
+    (c.SetAgentCode(BOX, b"dg", "e", b"\x01"), "0f 0006 2447 00 626f78 0002 0001 6467 65 01"),
 ]
 VERSION_1_JSON = [
     (c.CreateMailbox(BOX, 60, "d", 3, 4, 5, retain_acked=True), 2, b'[60,"d",3,4,5,true]'),
@@ -129,6 +156,10 @@ VERSION_1_JSON = [
     (c.EndConnection(OWNER), 7, b"[1,2,3]"),
     (c.EndIncarnation(1, 2), 8, b"[1,2]"),
     (c.Expire(), 9, b"[]"),
+    (c.UnregisterAgent(BOX), 12, b"[]"),
+    (c.UnregisterAgents(BOX, "a"), 13, b'["a"]'),
+    (c.ReportAgents(BOX, b"{}", "a"), 14, b'["{}","a"]'),
+    (c.DropEmbedder("e"), 16, b'["e"]'),
 ]
 
 
@@ -194,7 +225,7 @@ def test_an_entry_of_another_version_is_refused() -> None:
 
 
 def test_a_command_of_an_unknown_kind_is_refused() -> None:
-    for kind in (0, 10, 255):
+    for kind in (0, 17, 255):
         data = bytes([kind]) + encode_command(c.Expire())[1:]
         with pytest.raises(UnknownFormat):
             decode_command(data)
@@ -203,7 +234,7 @@ def test_a_command_of_an_unknown_kind_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("command", "written"), VERSION_1)
-def test_version_1_of_send_is_these_bytes(command: c.Command, written: str) -> None:
+def test_version_1_of_binary_commands_is_these_bytes(command: c.Command, written: str) -> None:
     assert encode_command(command).hex(" ") == bytes.fromhex(written).hex(" ")
     assert decode_command(bytes.fromhex(written)) == command
 
@@ -212,7 +243,7 @@ def test_version_1_of_send_is_these_bytes(command: c.Command, written: str) -> N
 def test_version_1_of_the_other_commands_is_these_bytes(
     command: c.Command, kind: int, fields: bytes
 ) -> None:
-    ref = BOX if kind < 7 else b""
+    ref = BOX if kind < 7 or 9 < kind < 16 else b""
     written = bytes([kind]) + len(ref).to_bytes(2, "big") + ref + fields
     assert encode_command(command) == written
     assert decode_command(written) == command
@@ -235,6 +266,9 @@ def test_version_1_of_outcomes_is_these_bytes() -> None:
     assert encode_outcomes([MessageStored(7), MessageStored(-1)]) == b"S" + bytes.fromhex(
         "0000000000000007 ffffffffffffffff"
     )
+    assert encode_outcomes([AgentsReported(1, 7), AgentsReported(1, 0)]) == b"R" + bytes.fromhex(
+        "0000000000000007 0000000000000000"
+    )
     mixed = [
         MessageStored(7, duplicate=True),
         HandedOut("1-2", ((0, 3), (2, 1)), None),
@@ -242,10 +276,14 @@ def test_version_1_of_outcomes_is_these_bytes() -> None:
         MailboxCreated(BOX),
         Refused(MailboxNotFound("box")),
         Done(),
+        AgentRegistered("a", 7),
+        AgentsReported(2, 7, "a"),
+        AgentsUnregistered(1),
     ]
     assert encode_outcomes(mixed) == (
         b'J[["stored",7,true],["handed","1-2",[[0,3],[2,1]],null],["handed","",[],[2,9]],'
         b'["created","$G\\u0000box"],["refused","mailbox_not_found","mailbox not found: mailbox box'
-        b' does not exist"],["done"]]'
+        b' does not exist"],["done"],["registered","a",7],["reported",2,7,"a"],['
+        b'"unregistered",1,""]]'
     )
     assert decode_outcomes(encode_outcomes(mixed)) == mixed

@@ -16,11 +16,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from mq9cluster.domain import command as c
 from mq9cluster.domain import errors, limits
-from mq9cluster.domain.address import dead_letter_ref, mailbox_ref
+from mq9cluster.domain.address import agent_ref, dead_letter_ref, mailbox_ref
+from mq9cluster.domain.agent import card_digest
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.outcome import HandedOut, Outcome, Refused
 from mq9cluster.domain.ports import Family
-from mq9cluster.machine import consumer_group, hand_outs, keys, reads
+from mq9cluster.machine import consumer_group, hand_outs, keys, reads, registry
 from mq9cluster.machine.keys import Due
 from tests.property.machine_shard import MachineShard
 from tests.property.model import Mailbox, Model
@@ -32,7 +33,15 @@ SOURCES = [mailbox_ref("$G", "a"), mailbox_ref("$G", "b"), mailbox_ref("other", 
 MAILBOXES = [*SOURCES, dead_letter_ref(SOURCES[0])]
 GROUPS = ["g", "h", "g2"]
 PROBE = c.Owner(2**40, 1, 1)
-EXACT_TEXT = (errors.MailboxExists, errors.MailboxNotFound, errors.MailboxFull)
+EXACT_TEXT = (
+    errors.MailboxExists,
+    errors.MailboxNotFound,
+    errors.MailboxFull,
+    errors.AgentNotFound,
+)
+ACCOUNTS = ["$G", "other"]
+AGENT_NAMES = ["a", "b", "c", "d.dlq"]
+BODIES = [b"{}", b'{"name":"x"}']
 
 OWNERS = [
     c.Owner(1, 2, 1),
@@ -48,6 +57,10 @@ mailboxes = st.sampled_from([SOURCES[0]] * 8 + MAILBOXES)
 groups = st.sampled_from([*GROUPS, *["g"] * 4])
 tag_sets = st.lists(st.sampled_from(["x", "y"]), max_size=2, unique=True).map(tuple)
 seconds = st.sampled_from([0, 0, 0, 0, 1, 2, 5, 60, 8 * 86_400])
+agents = st.builds(agent_ref, st.sampled_from(["$G", "$G", "other"]), st.sampled_from(AGENT_NAMES))
+addresses = st.sampled_from(["", "m", "m", "n"])
+embedders = st.sampled_from(["e", "f"])
+infos = st.sampled_from([b"", b"", b"1", b'"two"'])
 short_waits_ms = st.sampled_from([1, 500, 999, 1_000, 1_001, 2_000, 5_000])
 long_waits_ms = st.sampled_from(
     [59_000, 60_000, 119_999, 120_000, DAY_MS, 7 * DAY_MS - 1, 7 * DAY_MS, 9 * DAY_MS]
@@ -125,6 +138,7 @@ class MachineAgainstModel(RuleBasedStateMachine):
             model_says = self.model.apply(self.now_ms, self.for_model(command))
             self.compare(command, machine_says, model_says)
         self.compare_all()
+        self.compare_agents()
         self.compare_schedule()
         self.check_announcements()
 
@@ -316,6 +330,64 @@ class MachineAgainstModel(RuleBasedStateMachine):
             self.submit(c.EndIncarnation(*run), hold)
 
     @rule(
+        agent=agents,
+        address=addresses,
+        ttl_s=st.sampled_from([0, 1, 2, 60, 700]),
+        body=st.sampled_from(BODIES),
+        codes=st.dictionaries(embedders, st.sampled_from([b"1", b"2"])),
+        hold=st.booleans(),
+    )
+    def register(
+        self,
+        agent: bytes,
+        address: str,
+        ttl_s: int,
+        body: bytes,
+        codes: dict[str, bytes],
+        hold: bool,
+    ) -> None:
+        command = c.RegisterAgent(agent, address, ttl_s, body, tuple(codes.items()))
+        self.submit(command, hold)
+
+    @rule(agent=agents, info=infos, hold=st.booleans())
+    def report(self, agent: bytes, info: bytes, hold: bool) -> None:
+        self.submit(c.ReportAgent(agent, info), hold)
+
+    @rule(agent=agents, hold=st.booleans())
+    def unregister(self, agent: bytes, hold: bool) -> None:
+        self.submit(c.UnregisterAgent(agent), hold)
+
+    @rule(
+        mailbox=st.builds(mailbox_ref, st.sampled_from(ACCOUNTS), st.sampled_from(["m", "n"])),
+        after=st.sampled_from(["", "", "", "a", "b"]),
+        info=infos,
+        end=st.sampled_from([False, False, True]),
+        hold=st.booleans(),
+    )
+    def by_mailbox(self, mailbox: bytes, after: str, info: bytes, end: bool, hold: bool) -> None:
+        """REPORT or UNREGISTER every agent of a mailbox."""
+        command = (
+            c.UnregisterAgents(mailbox, after) if end else c.ReportAgents(mailbox, info, after)
+        )
+        self.submit(command, hold)
+
+    @rule(
+        agent=agents,
+        body=st.sampled_from(BODIES),
+        embedder=embedders,
+        code=st.sampled_from([b"1", b"2"]),
+        hold=st.booleans(),
+    )
+    def set_code(self, agent: bytes, body: bytes, embedder: str, code: bytes, hold: bool) -> None:
+        self.submit(c.SetAgentCode(agent, card_digest(body), embedder, code), hold)
+
+    @rule(embedder=embedders)
+    def drop_embedder(self, embedder: str) -> None:
+        """Alone in its entry: followers are told of it in another way."""
+        self.flush()
+        self.submit(c.DropEmbedder(embedder), hold=False)
+
+    @rule(
         box=mailboxes,
         key=st.sampled_from([b"", b"", b"k", b"l"]),
         tags=st.sampled_from([(), ("x",), ("x", "y")]),
@@ -410,6 +482,18 @@ class MachineAgainstModel(RuleBasedStateMachine):
                 assert list(handed.places) == self.model.open_places(box, name)[:room]
                 assert worth_it or not handed.places
 
+    def compare_agents(self) -> None:
+        """The registry, to whoever follows it, builds an index of it or shows it."""
+        known = self.model.known_agents()
+        assert self.replica.known_agents() == known
+        assert self.replica.follower.agents == known
+        assert self.replica.machine.workspace.shard.agents == len(known)
+        for account in ACCOUNTS:
+            machine = self.replica.agents_at(account, AGENT_NAMES)
+            assert machine == self.model.agents_at(account, AGENT_NAMES)
+        if not known:
+            assert self.replica.store.rows[Family.AGENTS] == {}
+
     def check_announcements(self) -> None:
         """A waiting FETCH looks again when its mailbox is said to have changed: nothing may become
         readable unsaid.
@@ -429,6 +513,9 @@ class MachineAgainstModel(RuleBasedStateMachine):
         machine: Counter[tuple[bytes, Due]] = Counter()
         for key, ref in self.replica.store.rows[Family.SCHEDULE].items():
             _, kind, detail = keys.due_of(key)
+            if kind == Due.AGENT_EXPIRY:
+                machine[detail, Due.AGENT_EXPIRY] += 1
+                continue
             mailbox = ws.mailbox(ref) if ref else None
             if mailbox and detail.startswith(mailbox.prefix):
                 machine[ref, Due(kind)] += 1
@@ -445,6 +532,8 @@ class MachineAgainstModel(RuleBasedStateMachine):
                     (ref, Due.GROUP_IDLE): len(box.groups),
                 }
             )
+        for ref, agent in self.model.registry.by_ref.items():
+            model[ref, Due.AGENT_EXPIRY] = int(agent.expires_ms > 0)
         for what, count in machine.items():
             if what[1] == Due.NACK_DELAY:  # of what is gone or begun anew: they will find nothing
                 model[what] += max(count - model[what], 0)
@@ -470,6 +559,7 @@ class WithSmallLimits(MachineAgainstModel):
             "GROUPS_PER_MAILBOX_MAX": 2,
             "HELD_PER_GROUP_MAX": 4,
             "HANDOUTS_REMEMBERED_MAX": 3,
+            "AGENTS_PER_STEP_MAX": 2,
         }
         self.patches = [
             patch.multiple(limits, **small),
@@ -478,6 +568,7 @@ class WithSmallLimits(MachineAgainstModel):
                 GROUPS_PER_MAILBOX_MAX=small["GROUPS_PER_MAILBOX_MAX"],
                 HELD_PER_GROUP_MAX=small["HELD_PER_GROUP_MAX"],
             ),
+            patch.object(registry, "AGENTS_PER_STEP_MAX", small["AGENTS_PER_STEP_MAX"]),
             patch.object(hand_outs, "HANDOUTS_REMEMBERED_MAX", small["HANDOUTS_REMEMBERED_MAX"]),
         ]
         for each in self.patches:

@@ -6,7 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 
 from mq9cluster.domain import command as c
-from mq9cluster.domain.address import mailbox_ref
+from mq9cluster.domain.address import agent_ref, mailbox_ref
+from mq9cluster.domain.agent import card_digest
 from mq9cluster.domain.outcome import HandedOut
 from tests.property.machine_shard import MachineShard
 
@@ -26,7 +27,10 @@ def run(
     now_ms, names = START_MS, ["unknown"]
     for _ in range(entries):
         now_ms += rng.choice(PAUSES_MS)
-        commands = [_command(rng, names, ttl_s_of) for _ in range(rng.randint(1, 8))]
+        commands = [
+            _agents(rng, ttl_s_of) if rng.randrange(5) == 0 else _command(rng, names, ttl_s_of)
+            for _ in range(rng.randint(1, 8))
+        ]
         outcomes = shard.entry(now_ms, commands)
         names += [o.handout for o in outcomes if isinstance(o, HandedOut) and o.handout]
         yield outcomes
@@ -73,6 +77,27 @@ def _command(rng: random.Random, names: list[str], ttl_s_of: Sequence[int]) -> c
         case 6:
             return c.EndConnection(owner)
     return c.EndIncarnation(owner.node, 2)
+
+
+def _agents(rng: random.Random, ttl_s_of: Sequence[int]) -> c.Command:
+    agent = agent_ref(rng.choice(["$G", "b"]), rng.choice("abcde"))
+    mailbox, info = rng.choice(BOXES), rng.choice([b"", b"7"])
+    body, embedder, code = rng.choice([b"{}", b"[]"]), rng.choice("ef"), rng.randbytes(2)
+    return rng.choices(
+        [
+            c.RegisterAgent(
+                agent, rng.choice(["", *NAMES]), rng.choice(ttl_s_of), body,
+                rng.choice([(), ((embedder, code),)]),
+            ),
+            c.ReportAgent(agent, info),
+            c.UnregisterAgent(agent),
+            c.ReportAgents(mailbox, info),
+            c.UnregisterAgents(mailbox),
+            c.SetAgentCode(agent, card_digest(body), embedder, code),
+            c.DropEmbedder(embedder),
+        ],
+        [9, 9, 2, 3, 1, 3, 0.5],
+    )[0]  # fmt: skip
 
 
 def _send(rng: random.Random, box: bytes) -> c.SendMessage:

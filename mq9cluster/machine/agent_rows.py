@@ -1,0 +1,110 @@
+"""How agents are written down: a *card* row that changes with REGISTER, and a small *seen* row that
+every REPORT writes anew.
+
+Every row begins with its format version, as in `rows`. Times in Unix ms of shard time.
+"""
+
+import struct
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from mq9cluster.machine.rows import check_version
+
+_VERSION = 1
+_CARD = struct.Struct(">BQHHI")  # version, registered, address, codes, body
+_CODE = struct.Struct(">HI")
+_SEEN = struct.Struct(">BIQQQ")
+_COUNT = struct.Struct(">BI")
+
+Codes = dict[str, bytes]
+
+
+class Card(NamedTuple):
+    """What an agent said of itself, with its codes by embedder id."""
+
+    registered_ms: int  # when it said so first
+    address: str  # of its mailbox, or ""
+    body: bytes
+    codes: Codes
+
+
+class Seen(NamedTuple):
+    """When an agent was last heard of. `expires_ms` 0: never. `due_ms`: when the schedule looks at
+    it again, 0: never.
+    """
+
+    ttl_s: int
+    seen_ms: int
+    expires_ms: int
+    due_ms: int
+    report_info: bytes
+
+    def lives_at(self, now_ms: int) -> bool:
+        """Whether its ttl has not passed."""
+        return self.expires_ms == 0 or self.expires_ms > now_ms
+
+
+def pack_card(card: Card) -> bytes:
+    """A card row."""
+    address = card.address.encode()
+    head = (_VERSION, card.registered_ms, len(address), len(card.codes), len(card.body))
+    return b"".join((_CARD.pack(*head), address, card.body, pack_codes(card.codes.items())))
+
+
+def unpack_card(row: bytes) -> Card:
+    """The card a row says."""
+    version, registered_ms, address_bytes, count, body_bytes = _CARD.unpack_from(row)
+    check_version("card", version)
+    at = _CARD.size
+    address = row[at : (at := at + address_bytes)].decode()
+    body = row[at : (at := at + body_bytes)]
+    return Card(registered_ms, address, body, dict(unpack_codes(row, at, count)))
+
+
+def pack_codes(codes: Iterable[tuple[str, bytes]]) -> bytes:
+    """Codes, one behind the other."""
+    parts: list[bytes] = []
+    for embedder, code in codes:
+        name = embedder.encode()
+        parts += (_CODE.pack(len(name), len(code)), name, code)
+    return b"".join(parts)
+
+
+def unpack_codes(data: bytes, at: int, count: int) -> list[tuple[str, bytes]]:
+    """`count` codes from `at` to the end; raises ValueError where they do not end there."""
+    codes: list[tuple[str, bytes]] = []
+    for _ in range(count):
+        name_bytes, code_bytes = _CODE.unpack_from(data, at)
+        at += _CODE.size
+        name = data[at : (at := at + name_bytes)].decode()
+        codes.append((name, data[at : (at := at + code_bytes)]))
+    if at != len(data):
+        raise ValueError(f"codes to {at} in {len(data)} bytes")
+    return codes
+
+
+def pack_seen(seen: Seen) -> bytes:
+    """A seen row."""
+    ttl_s, seen_ms, expires_ms, due_ms, report_info = seen
+    return _SEEN.pack(_VERSION, ttl_s, seen_ms, expires_ms, due_ms) + report_info
+
+
+def unpack_seen(row: bytes) -> Seen:
+    """What a seen row says."""
+    version, ttl_s, seen_ms, expires_ms, due_ms = _SEEN.unpack_from(row)
+    check_version("seen", version)
+    return Seen(ttl_s, seen_ms, expires_ms, due_ms, row[_SEEN.size :])
+
+
+def pack_count(count: int) -> bytes:
+    """The row that counts a mailbox's agents."""
+    return _COUNT.pack(_VERSION, count)
+
+
+def unpack_count(row: bytes | None) -> int:
+    """How many it says; none where there is no row."""
+    if row is None:
+        return 0
+    version, count = _COUNT.unpack(row)
+    check_version("count", version)
+    return int(count)
