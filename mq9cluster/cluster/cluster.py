@@ -176,7 +176,7 @@ class Cluster:
         if self.meta.engine.is_leader:
             cluster_id = self._random.token(16).hex()
             placement = place(names, self.me.shards)
-            self.meta.propose(meta.found(cluster_id, names, self.me.shards, placement))
+            self.meta.propose(meta.found(cluster_id, names, self.me.shards, placement, FEATURES))
 
     async def _next_change(self, seconds: float) -> None:
         """Wait until `meta` changed, but no longer than this."""

@@ -12,7 +12,25 @@ peer message or an answer that older nodes could not read.
 
 from typing import Final
 
-from mq9cluster.domain.command import Command
+from mq9cluster.domain.command import (
+    Command,
+    DropEmbedder,
+    RegisterAgent,
+    ReportAgent,
+    ReportAgents,
+    SetAgentCode,
+    UnregisterAgent,
+    UnregisterAgents,
+)
 
-FEATURES: Final = 1
-SINCE: Final[dict[type[Command], int]] = {}  # commands beyond level 1, and the level they need
+FEATURES: Final = 2
+AGENTS: Final = 2
+SINCE: Final[dict[type[Command], int]] = {  # commands beyond level 1, and the level they need
+    RegisterAgent: AGENTS,
+    UnregisterAgent: AGENTS,
+    ReportAgent: AGENTS,
+    UnregisterAgents: AGENTS,
+    ReportAgents: AGENTS,
+    SetAgentCode: AGENTS,
+    DropEmbedder: AGENTS,
+}

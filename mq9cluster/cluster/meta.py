@@ -76,6 +76,7 @@ def _found(meta: Meta, command: dict[str, Any]) -> None:
         meta.members = command["members"]
         meta.shards = command["shards"]
         meta.placement = command["placement"]
+        meta.features = command.get("features", 1)
 
 
 def _begin(meta: Meta, command: dict[str, Any]) -> None:
@@ -102,11 +103,23 @@ _WORK: Final = {"found": _found, "begin": _begin, "end": _end, "raise": _raise}
 
 
 def found(
-    cluster_id: str, members: Sequence[str], shards: int, placement: Sequence[Sequence[str]]
+    cluster_id: str,
+    members: Sequence[str],
+    shards: int,
+    placement: Sequence[Sequence[str]],
+    features: int = 1,
 ) -> bytes:
-    """The command that founds the cluster; the first one counts."""
+    """The command that founds the cluster; the first one counts.
+
+    A new cluster has the founder's level: there are no nodes yet that it could be too high for.
+    """
     return _command(
-        do="found", cluster_id=cluster_id, members=members, shards=shards, placement=placement
+        do="found",
+        cluster_id=cluster_id,
+        members=members,
+        shards=shards,
+        placement=placement,
+        features=features,
     )
 
 

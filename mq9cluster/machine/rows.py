@@ -30,9 +30,8 @@ def check_version(kind: str, version: int) -> None:
 
 # --- shard ---------------------------------------------------------------------------------------
 
-_SHARD = struct.Struct(">BQQQQQQ")
-_SHARD_VERSION = 2
-_SHARD_1 = struct.Struct(">BQQQQQ")  # version 1 knew no agents
+_SHARD = struct.Struct(">BQQQQQ")
+_SHARD_2 = struct.Struct(">BQQQQQQ")  # written where there are agents: older versions know none
 
 
 class Shard:
@@ -50,24 +49,24 @@ class Shard:
 
     def pack(self) -> bytes:
         """The row."""
-        return _SHARD.pack(
-            _SHARD_VERSION,
+        held = (
             self.applied_index,
             self.now_ms,
             self.next_number,
             self.mailboxes,
             self.messages,
-            self.agents,
         )
+        if self.agents:
+            return _SHARD_2.pack(2, *held, self.agents)
+        return _SHARD.pack(1, *held)
 
     @classmethod
     def unpack(cls, row: bytes) -> "Shard":
         """The shard a row says."""
         shard = cls()
-        if row[0] == _VERSION and len(row) == _SHARD_1.size:
-            row = bytes([_SHARD_VERSION]) + row[1:] + bytes(8)
-        elif row[0] != _SHARD_VERSION:
+        if row[0] not in (1, 2):
             raise UnknownRowFormat("shard", row[0])
+        form = _SHARD if row[0] == 1 else _SHARD_2
         (
             _,
             shard.applied_index,
@@ -75,8 +74,9 @@ class Shard:
             shard.next_number,
             shard.mailboxes,
             shard.messages,
-            shard.agents,
-        ) = _SHARD.unpack(row)
+            *agents,
+        ) = form.unpack(row)
+        shard.agents = agents[0] if agents else 0
         return shard
 
 

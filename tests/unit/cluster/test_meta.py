@@ -69,6 +69,14 @@ def test_the_feature_level_rises_when_the_last_member_has_it(state: Meta) -> Non
     assert state.features == 2
 
 
+def test_a_new_cluster_has_its_founders_level() -> None:
+    state = Meta()
+    do(state, m.found("id", NAMES, 2, [["n1", "n2", "n3"]] * 2, features=2))
+    assert state.features == 2
+    begin(state, 1, 1, features=1)
+    assert state.runs == {}
+
+
 def test_a_member_without_a_run_counts_as_the_oldest(state: Meta) -> None:
     for number in (1, 2, 3):
         begin(state, number, 2, features=2)

@@ -398,10 +398,16 @@ def test_a_shard_holds_so_many_agents_and_no_more() -> None:
         assert why(register(shard, "c")) is None
 
 
-def test_a_shard_row_of_version_1_is_read() -> None:
+@pytest.mark.parametrize(("agents", "version"), [(0, 1), (9, 2)])
+def test_a_shard_row_is_one_that_older_versions_read_where_there_are_no_agents(
+    agents: int, version: int
+) -> None:
     shard = rows.Shard()
     shard.applied_index, shard.now_ms, shard.mailboxes, shard.messages = 5, 6, 7, 8
-    version_1 = b"\x01" + shard.pack()[1:-8]
-    assert rows.Shard.unpack(version_1).pack() == shard.pack()
+    shard.agents = agents
+    row = shard.pack()
+    assert row[0] == version
+    assert rows.Shard.unpack(row).agents == agents
+    assert rows.Shard.unpack(row).pack() == row
     with pytest.raises(rows.UnknownRowFormat):
-        rows.Shard.unpack(b"\x03" + shard.pack()[1:])
+        rows.Shard.unpack(b"\x03" + row[1:])
