@@ -23,6 +23,7 @@ from mq9cluster.domain.limits import (
     PAYLOAD_BYTES_DEFAULT,
     PAYLOAD_BYTES_MAX,
     TTL_SECONDS_MAX,
+    WAITING_FETCHES_DEFAULT,
 )
 
 NODE_NAME_CHARS_MAX = 63  # a DNS label: pods are called so
@@ -32,6 +33,16 @@ CONNECTIONS_MAX = 1_000_000
 CONNECTIONS_DEFAULT = 65_536  # nats-server's
 DUPLICATE_WINDOW_S_MAX = 86_400  # ids of the window are rows: a day of them is plenty
 AGENT_TTL_S_DEFAULT = 300
+SUBSCRIPTIONS_DEFAULT = 100_000  # of one connection: 40 MB at worst
+SUBSCRIPTIONS_MAX = 10_000_000
+PENDING_BYTES_DEFAULT = 67_108_864  # nats-server's
+PENDING_BYTES_MIN = 1_048_576  # below that one reply of many messages would end its client
+PENDING_BYTES_MAX = 4_294_967_296
+WRITE_DEADLINE_S_DEFAULT = 10  # nats-server's
+WRITE_DEADLINE_S_MAX = 3_600
+WAITING_FETCHES_MAX = 100_000  # as many as may wait in one shard
+REQUEST_RATE_MAX = 10_000_000
+ADMIN_TOKEN_CHARS_MIN = 16  # nobody guesses it, however often he may try
 LAME_DUCK_S_MAX = 3_600
 LAME_DUCK_S_DEFAULT = 10  # well under the 30 s a StatefulSet gives by default
 DEV_NODES_MAX = 9
@@ -71,6 +82,17 @@ class PeerTlsFiles:
 
 
 @dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What one connection may take; 0 where that means no limit."""
+
+    subscriptions_max: int
+    pending_bytes_max: int
+    write_deadline_s: int
+    waiting_fetches_max: int
+    requests_per_s_max: int
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """What one node is told. Units stand last in the names."""
 
@@ -86,6 +108,10 @@ class Config:
     duplicate_window_ms: int
     agent_ttl_s: int
     connections_max: int
+    limits: ClientLimits
+    ws_listen: Address | None
+    ws_origins: tuple[str, ...]
+    admin_token: str = field(repr=False)
     lame_duck_s: int
     log_format: str
     log_level: str
@@ -124,6 +150,8 @@ class Setting(NamedTuple):
 
 _NODE_NAME = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?", re.ASCII)
 _HOST = re.compile(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+(?:%[A-Za-z0-9._-]+)?\]", re.ASCII)
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII)
+_TOKEN = re.compile(r"[!-~]*", re.ASCII)
 _DIGITS = re.compile(r"[0-9]{1,19}", re.ASCII)
 
 
@@ -170,6 +198,27 @@ def _peers(raw: str) -> tuple[PeerAddress, ...]:
         if twice := sorted({value for value in values if values.count(value) > 1}):
             raise ValueError(f"{what} {twice[0]} is named twice")
     return tuple(peers)
+
+
+def _optional_address(raw: str) -> Address | None:
+    return _address(raw) if raw else None
+
+
+def _origins(raw: str) -> tuple[str, ...]:
+    origins = tuple(filter(None, (part.strip().lower() for part in raw.split(","))))
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise ValueError(f"{origin!r} is no origin: https://HOST or https://HOST:PORT")
+    return origins
+
+
+def _admin_token(raw: str) -> str:
+    """A token; what is wrong with it is told without it."""
+    if raw and (len(raw) < ADMIN_TOKEN_CHARS_MIN or not _TOKEN.fullmatch(raw)):
+        raise ValueError(
+            f"not at least {ADMIN_TOKEN_CHARS_MIN} printable ASCII characters without blanks"
+        )
+    return raw
 
 
 def _one_of(*words: str) -> Callable[[str], str]:
@@ -240,6 +289,58 @@ SERVE: tuple[Setting, ...] = (
         str(CONNECTIONS_DEFAULT),
         _integer(1, CONNECTIONS_MAX),
         "clients at a time",
+    ),
+    Setting(
+        "max-subscriptions",
+        "N",
+        str(SUBSCRIPTIONS_DEFAULT),
+        _integer(0, SUBSCRIPTIONS_MAX),
+        "subscriptions of one client; 0: no limit",
+    ),
+    Setting(
+        "max-pending",
+        "BYTES",
+        str(PENDING_BYTES_DEFAULT),
+        _integer(PENDING_BYTES_MIN, PENDING_BYTES_MAX),
+        "a client that lets more than this wait unread is cut off",
+    ),
+    Setting(
+        "write-deadline",
+        "SECONDS",
+        str(WRITE_DEADLINE_S_DEFAULT),
+        _integer(1, WRITE_DEADLINE_S_MAX),
+        "so is one that has not read for so long what waits for it",
+    ),
+    Setting(
+        "max-waiting-fetches",
+        "N",
+        str(WAITING_FETCHES_DEFAULT),
+        _integer(1, WAITING_FETCHES_MAX),
+        "FETCHes of one client that may wait at a time",
+    ),
+    Setting(
+        "max-request-rate",
+        "N",
+        "0",
+        _integer(0, REQUEST_RATE_MAX),
+        "commands a second of one client; 0: no limit",
+    ),
+    Setting(
+        "ws-listen", "HOST:PORT", "", _optional_address, "where browsers connect, over websockets"
+    ),
+    Setting(
+        "ws-origins",
+        "ORIGIN,…",
+        "",
+        _origins,
+        "the only web origins whose pages may connect there; any, if not given",
+    ),
+    Setting(
+        "admin-token",
+        "TOKEN",
+        "",
+        _admin_token,
+        "with it as bearer token, monitoring shows subjects in full; better in a file than here",
     ),
     Setting(
         "lame-duck",
@@ -351,15 +452,28 @@ def node_config(
         duplicate_window_ms=values["duplicate_window"] * 1000,
         agent_ttl_s=values["agent_ttl"],
         connections_max=values["max_connections"],
+        limits=ClientLimits(
+            subscriptions_max=values["max_subscriptions"],
+            pending_bytes_max=values["max_pending"],
+            write_deadline_s=values["write_deadline"],
+            waiting_fetches_max=values["max_waiting_fetches"],
+            requests_per_s_max=values["max_request_rate"],
+        ),
+        ws_listen=values["ws_listen"],
+        ws_origins=values["ws_origins"],
+        admin_token=values["admin_token"],
         lame_duck_s=values["lame_duck"],
         log_format=values["log_format"],
         log_level=values["log_level"],
     )
     if config.peers and config.name not in {peer.name for peer in config.peers}:
         raise ConfigError(f"--peers: this node, {config.name}, is not among them")
-    listeners = [address for address in (config.listen, config.http) if address.port]
-    if len(set(listeners)) < len(listeners):
-        raise ConfigError(f"--http: {config.http} is the address of --listen too")
+    taken = {config.listen}
+    for flag, address in (("--http", config.http), ("--ws-listen", config.ws_listen)):
+        if address and address.port and address in taken:
+            other = "--listen" if address == config.listen else "--http"
+            raise ConfigError(f"{flag}: {address} is the address of {other} too")
+        taken.add(address or config.listen)
     return config
 
 

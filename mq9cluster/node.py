@@ -96,7 +96,7 @@ class Node(MemberEvents):
     async def start(self) -> None:
         """Open and start everything, from the bottom up. Raises NodeFailed."""
         config = self._config
-        admin = AdminServer(self._view, *config.http)
+        admin = AdminServer(self._view, *config.http, config.admin_token)
         self._view.http_port = await _listening("--http", config.http, admin.start())
         self._running.push_async_callback(admin.stop)
         try:
@@ -119,6 +119,7 @@ class Node(MemberEvents):
             cluster.me.node_id,
             cluster.incarnation,
             config.duplicate_window_ms,
+            config.limits.waiting_fetches_max,
         )
         self._mailboxes = mailboxes
         router = Router(mailboxes, self._clock)
@@ -132,14 +133,24 @@ class Node(MemberEvents):
             payload_bytes_max=config.payload_bytes_max,
             connections_max=_connections_possible(config.connections_max),
             lame_duck_s=config.lame_duck_s,
+            subscriptions_max=config.limits.subscriptions_max,
+            pending_bytes_max=config.limits.pending_bytes_max,
+            write_deadline_s=float(config.limits.write_deadline_s),
+            requests_per_s_max=config.limits.requests_per_s_max,
         )
         name = ServerName(server_id=store.node_id, server_name=config.name)
         listener = Listener(name, settings, exchange, router, AllowAll(), chance)
         await _listening("--listen", config.listen, listener.start(*config.listen))
         self._running.push_async_callback(listener.close)
+        if config.ws_listen:
+            starting = listener.start_websockets(*config.ws_listen, config.ws_origins)
+            port = await _listening("--ws-listen", config.ws_listen, starting)
+            log.info("websockets", extra={"listen": str(Address(config.ws_listen.host, port))})
         self._listener = listener
         self.on_members()
-        self._view.parts = Parts(store, durability, cluster, router, exchange, settings, listener)
+        self._view.parts = Parts(
+            store, durability, cluster, router, mailboxes, exchange, settings, listener
+        )
 
     async def _join(self, store: Store, durability: Durability) -> Cluster:
         """Become a member of the cluster, or found it."""

@@ -25,6 +25,7 @@ from mq9cluster.admin.view import (
     ShardFacts,
     Spread,
 )
+from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability
@@ -59,6 +60,7 @@ class Parts:
     durability: Durability
     cluster: Cluster
     router: Router
+    mailboxes: Mailboxes
     exchange: Exchange
     settings: Settings
     listener: Listener
@@ -238,6 +240,9 @@ class View:
         if self.parts is not None:
             yield from _gateway_readings(self.parts.listener)
             yield from _router_readings(self.parts.router)
+            text = "FETCHes refused because too many of their client waited."
+            refused = self.parts.mailboxes.waiting_refused
+            yield Counted("mq9_waiting_fetches_refused_total", text, refused)
             yield from _shard_readings(self.parts.cluster.shards.all)
             yield from _peer_readings(self.parts.cluster)
             yield from _disk_readings(self.parts.durability, self.parts.store)
@@ -329,6 +334,7 @@ def _connection(
         lang=options.lang,
         version=options.version,
         subjects=subjects,
+        over_websocket=session.over_websocket,
     )
 
 
@@ -344,13 +350,18 @@ def _gateway_readings(listener: Listener) -> Iterator[Reading]:
         ("messages_out", "Messages to clients, replies included.", traffic.out_messages),
         ("bytes_in", "Bytes read from clients.", traffic.in_bytes),
         ("bytes_out", "Bytes written to clients.", traffic.out_bytes),
-        ("slow_consumers", "Clients cut off because they did not read.", totals.slow_consumers),
         ("stale_connections", "Clients that answered no PING.", totals.stale_connections),
         ("protocol_errors", "Connections ended by an error of theirs.", totals.protocol_errors),
         ("auth_violations", "Refused credentials.", totals.auth_violations),
         ("reading_paused", "Times a client waited for its own commands.", totals.reading_paused),
+        ("turns_over", "Times a client's input waited for others' turns.", totals.turns_over),
+        ("subscriptions_refused", "SUBs over the limit.", totals.refused_subscriptions),
+        ("requests_over_rate", "Commands over the rate of a connection.", totals.over_rate),
     ):
         yield Counted(f"mq9_{name}_total", text, value)
+    for why, value in (("pending", totals.over_pending), ("deadline", totals.over_deadline)):
+        text = "Clients cut off because they did not read, by the limit they were over."
+        yield Counted("mq9_slow_consumers_total", text, value, (("limit", why),))
 
 
 def _router_readings(router: Router) -> Iterator[Reading]:

@@ -4,6 +4,7 @@ Built, started first and stopped last by the node, so that probes are answered w
 while it drains. Everything is read-only and answered in one turn of the event loop.
 """
 
+import hmac
 from collections import Counter
 from collections.abc import Callable
 
@@ -25,8 +26,10 @@ Handler = Callable[[web.Request], web.Response]
 class AdminServer:
     """Answers operators, probes and Prometheus."""
 
-    def __init__(self, view: NodeView, host: str, port: int) -> None:
+    def __init__(self, view: NodeView, host: str, port: int, admin_token: str = "") -> None:
+        """Without `admin_token` nobody is shown what only the admin may see."""
         self._view = view
+        self._admin_token = admin_token.encode()
         self._host = host
         self._port = port
         self._metrics = Metrics(view)
@@ -72,7 +75,18 @@ class AdminServer:
 
     async def _answer(self, request: web.Request) -> web.Response:
         self._requests[request.path] += 1
+        if "Authorization" in request.headers and not self._is_admin(request):
+            refused = _json({"error": "invalid credentials"}, status=401)
+            refused.headers["WWW-Authenticate"] = "Bearer"
+            return refused
         return self._routes[request.path](request)
+
+    def _is_admin(self, request: web.Request) -> bool:
+        """Whether the request shows the admin's credential, compared in constant time."""
+        scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+        shown = token.strip().encode("utf-8", "surrogateescape")
+        same = hmac.compare_digest(shown, self._admin_token)
+        return same and bool(self._admin_token) and scheme.lower() == "bearer"
 
     def _index(self, _: web.Request) -> web.Response:
         return web.Response(text="".join(f"{path}\n" for path in self._routes if path != "/"))
@@ -99,7 +113,12 @@ class AdminServer:
             return _json({"error": str(error)}, status=400)
         subjects = request.query.get("subs", "").lower() in {"1", "true", "detail"}
         limit = min(limit, monitoring.CONNECTIONS_LISTED_MAX)
-        return _json(monitoring.connz(self._view, offset=offset, limit=limit, subjects=subjects))
+        in_full = self._is_admin(request)
+        return _json(
+            monitoring.connz(
+                self._view, offset=offset, limit=limit, subjects=subjects, in_full=in_full
+            )
+        )
 
 
 def _count(request: web.Request, name: str, default: int) -> int:

@@ -29,12 +29,29 @@ _PRIVATE_FACTS = frozenset(
     {"auth_token", "jwt", "nkey", "pass", "password", "payload", "seed", "sig", "token", "user"}
 )
 _GENERATED_ADDRESS = re.compile(r"\bmbx\.[a-z2-7]{20,}", re.ASCII)
+_INBOX = re.compile(r"\b_(?:INBOX|R_)\.[^\s\"']+", re.ASCII)
+_COMMAND_PREFIX, _BROADCAST_PREFIX = "$mq9.AI.", "$mq9.AI.BROADCAST."
+_VERB_TOKENS = 2  # MAILBOX.MSG, then the address
 _RECORD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"asctime", "message"}
 
 
 def without_secrets(text: str) -> str:
     """`text` with generated (private) mail addresses blanked."""
     return _GENERATED_ADDRESS.sub(f"mbx.{BLANK}", text)
+
+
+def subject_without_secrets(subject: str) -> str:
+    """`subject` without what it tells of mailboxes and of who waits for replies.
+
+    What follows the verb of a subject of ours may be an address, generated or not; who knows an
+    inbox could answer in another's place.
+    """
+    if subject.startswith(_COMMAND_PREFIX) and not subject.startswith(_BROADCAST_PREFIX):
+        words = subject.removeprefix(_COMMAND_PREFIX).split(".")
+        if len(words) > _VERB_TOKENS or words[0] == "INBOX":
+            kept = words[: 1 if words[0] == "INBOX" else _VERB_TOKENS]
+            subject = _COMMAND_PREFIX + ".".join([*kept, BLANK])
+    return without_secrets(_INBOX.sub(f"_INBOX.{BLANK}", subject))
 
 
 def _facts(record: logging.LogRecord) -> dict[str, object]:

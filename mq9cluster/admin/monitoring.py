@@ -1,7 +1,8 @@
 """What /varz, /connz, /subsz, /routez and /cluster answer: facts in nats-server's field names.
 
-Pure: view in, JSON-ready values out. Called by http. Private mail addresses in subjects are
-blanked: an operator's dashboard is no place to read mailboxes from (docs/protocol.md, section 7).
+Pure: view in, JSON-ready values out. Called by http. Mail addresses and inboxes in subjects are
+blanked, unless the asker has shown the admin's credential: an operator's dashboard is no place to
+read mailboxes from (docs/protocol.md, section 7).
 """
 
 import os
@@ -12,7 +13,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
 
-from mq9cluster.admin.logs import without_secrets
+from mq9cluster.admin.logs import subject_without_secrets, without_secrets
 from mq9cluster.admin.view import ConnectionFacts, NodeView, RouteFacts
 
 CONNECTIONS_LISTED_DEFAULT = 1_024  # nats-server's
@@ -74,8 +75,13 @@ def varz(view: NodeView, requests: Mapping[str, int]) -> Json:
     }
 
 
-def connz(view: NodeView, *, offset: int, limit: int, subjects: bool) -> Json:
-    """The connections, oldest first, `limit` of them from `offset` on."""
+def connz(
+    view: NodeView, *, offset: int, limit: int, subjects: bool, in_full: bool = False
+) -> Json:
+    """The connections, oldest first, `limit` of them from `offset` on.
+
+    `in_full` is for who has shown the admin's credential: nothing is blanked.
+    """
     now_ms = view.now_ms()
     connections = view.connections(with_subjects=subjects)
     shown = list(islice(connections, offset, offset + limit))
@@ -86,15 +92,17 @@ def connz(view: NodeView, *, offset: int, limit: int, subjects: bool) -> Json:
         "total": len(connections),
         "offset": offset,
         "limit": limit,
-        "connections": [_connection(facts, now_ms, subjects=subjects) for facts in shown],
+        "connections": [
+            _connection(facts, now_ms, subjects=subjects, in_full=in_full) for facts in shown
+        ],
     }
 
 
-def _connection(facts: ConnectionFacts, now_ms: int, *, subjects: bool) -> Json:
+def _connection(facts: ConnectionFacts, now_ms: int, *, subjects: bool, in_full: bool) -> Json:
     shown: Json = {
         "cid": facts.cid,
         "kind": "Client",
-        "type": "nats",
+        "type": "websocket" if facts.over_websocket else "nats",
         "ip": facts.ip,
         "port": facts.port,
         "start": _moment(facts.started_ms),
@@ -112,9 +120,17 @@ def _connection(facts: ConnectionFacts, now_ms: int, *, subjects: bool) -> Json:
         "lang": facts.lang,
         "version": facts.version,
     }
+    if not in_full:  # clients may call themselves whatever they like
+        for field in ("name", "lang", "version"):
+            shown[field] = without_secrets(shown[field])
     if subjects:
-        shown["subscriptions_list"] = [without_secrets(subject) for subject in facts.subjects]
+        blank = _as_it_is if in_full else subject_without_secrets
+        shown["subscriptions_list"] = [blank(subject) for subject in facts.subjects]
     return shown
+
+
+def _as_it_is(subject: str) -> str:
+    return subject
 
 
 def subsz(view: NodeView) -> Json:

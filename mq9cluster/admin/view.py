@@ -65,6 +65,7 @@ class ConnectionFacts:
     lang: str
     version: str
     subjects: Sequence[str] = ()
+    over_websocket: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from mq9cluster.domain.command import (
     SendMessage,
 )
 from mq9cluster.domain.errors import Overloaded
+from mq9cluster.domain.limits import WAITING_FETCHES_DEFAULT
 from mq9cluster.domain.outcome import Done, MailboxCreated, MessageStored, Outcome, Refused
 from mq9cluster.domain.ports import Random
 from mq9cluster.domain.read import MessagesRead
@@ -31,9 +32,6 @@ from mq9cluster.protocol import replies, requests
 GENERATED_PREFIX: Final = "mbx."
 GENERATED_BYTES: Final = (
     20  # 160 bits: beyond guessing, and 32 characters of base32 without padding
-)
-WAITING_PER_CONNECTION_MAX: Final = (
-    1_000  # a flood is answered `overloaded` before it stalls its own connection
 )
 
 
@@ -64,13 +62,22 @@ class Mailboxes:
     """What clients do with mailboxes, for one run of one node."""
 
     def __init__(
-        self, shards: Shards, random: Random, node: int, incarnation: int, duplicate_window_ms: int
+        self,
+        shards: Shards,
+        random: Random,
+        node: int,
+        incarnation: int,
+        duplicate_window_ms: int,
+        waiting_max: int = WAITING_FETCHES_DEFAULT,
     ) -> None:
+        """`waiting_max` FETCHes of one connection may wait at a time."""
         self._shards = shards
         self._random = random
         self._node = node
         self._incarnation = incarnation
         self._duplicate_window_ms = duplicate_window_ms
+        self._waiting_max = waiting_max
+        self.waiting_refused = 0  # FETCHes over that
         self._connections: dict[int, _Connection] = {}
 
     def begin_run(self, incarnation: int) -> None:
@@ -142,8 +149,9 @@ class Mailboxes:
         """MSG.FETCH."""
         client = self._connection(connection)
         request = requests.parse_fetch(target.ref, client.owner, payload)
-        if len(client.waiting) >= WAITING_PER_CONNECTION_MAX:
-            raise Overloaded(f"{WAITING_PER_CONNECTION_MAX} FETCHes wait on this connection")
+        if len(client.waiting) >= self._waiting_max:
+            self.waiting_refused += 1
+            raise Overloaded(f"{self._waiting_max} FETCHes wait on this connection")
         if isinstance(request.read, FetchMessages) and not request.read.ack_wait_ms:
             client.shards.add(target.shard)
 

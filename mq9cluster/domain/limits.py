@@ -11,6 +11,7 @@ HEADER_BYTES_MAX = 4096  # stored headers of one message, names and values toget
 TTL_SECONDS_MAX = 315_360_000  # ten years: later is "never", and sums stay far below 2**63 ms
 WAIT_MS_MAX = 300_000  # a waiting FETCH holds a timer and a slot
 WAIT_MS_DEFAULT = 500
+WAITING_FETCHES_DEFAULT = 1_000  # of one connection: a flood is refused before it stalls itself
 ACK_WAIT_MS_MIN = 1_000  # shorter than a round trip plus a clock step would redeliver for nothing
 ACK_WAIT_MS_MAX = 86_400_000
 RESULTS_MAX = 1_000  # num_msgs and limit: one reply's worth

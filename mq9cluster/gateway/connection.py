@@ -109,6 +109,11 @@ class Connection(asyncio.Protocol):
         """What the client has not taken yet, for monitoring."""
         return self._out_bytes + self._transport.get_write_buffer_size()
 
+    @property
+    def over_websocket(self) -> bool:
+        """Whether the client came in at --ws-listen."""
+        return bool(self._transport.get_extra_info("websocket"))
+
     # --- what a session is ------------------------------------------------------------------------
 
     @abstractmethod
@@ -223,6 +228,7 @@ class Connection(asyncio.Protocol):
                 return
         self._pause()
         if not self._stall & TOO_MANY_COMMANDS:
+            self._shared.totals.turns_over += 1
             self._schedule_turn()
 
     def _schedule_turn(self, delay_s: float = 0.0) -> None:
@@ -288,7 +294,9 @@ class Connection(asyncio.Protocol):
         waiting = transport.get_write_buffer_size() + size
         pending_max = self._shared.settings.pending_bytes_max
         if waiting > pending_max:
-            self._cut_off()
+            if not self._left:  # a client that was told to go may be slow about it
+                self._shared.totals.over_pending += 1
+            self.abort()
             return
         self._behind = waiting > pending_max * BEHIND_SHARE
         self.out_bytes += size
@@ -377,12 +385,9 @@ class Connection(asyncio.Protocol):
             self._stuck_since = now
             self._stuck_until_bytes = self.out_bytes
         elif now - self._stuck_since >= self._shared.settings.write_deadline_s:
-            self._cut_off()
-
-    def _cut_off(self) -> None:
-        if not self._left:  # a client that was told to go may be slow about it
-            self._shared.totals.slow_consumers += 1
-        self.abort()
+            if not self._left:
+                self._shared.totals.over_deadline += 1
+            self.abort()
 
     def _leave(self) -> None:
         """Nothing more is taken or delivered; the handler hears of it once."""

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.session import Session
 from mq9cluster.gateway.settings import SWEEP_S, SWEEP_SLICES, Settings
 from mq9cluster.gateway.shared import Shared, Totals
+from mq9cluster.gateway.websocket import WebSocket
 from mq9cluster.protocol.nats import encode_info
 
 if TYPE_CHECKING:
@@ -60,9 +61,9 @@ class Listener:
         self._settings = settings
         self._chance = chance
         self._shared = Shared(settings, exchange, handler, authenticator, self._info)
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._host = ""
-        self._port = 0
+        self._port = self._ws_port = 0
         self._connect_urls: list[str] = []
         self._lame = False
         self._unswept: list[Connection] = []
@@ -88,9 +89,28 @@ class Listener:
         """Listen. Raises OSError where the address is taken."""
         loop = asyncio.get_running_loop()
         self._host = host
-        self._server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, ssl=tls)
-        self._port = self._server.sockets[0].getsockname()[1]
+        server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, ssl=tls)
+        self._servers.append(server)
+        self._port = server.sockets[0].getsockname()[1]
         self._sweep()
+
+    async def start_websockets(
+        self, host: str, port: int, origins: Collection[str] = (), tls: SSLContext | None = None
+    ) -> int:
+        """Listen for browsers too, from pages of `origins` only, where there are any; the port.
+
+        Raises OSError where the address is taken.
+        """
+        upgrade_s = self._settings.auth_timeout_s
+
+        def accept() -> WebSocket:
+            return WebSocket(self._accept, origins, upgrade_s)
+
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(accept, host, port, backlog=BACKLOG, ssl=tls)
+        self._servers.append(server)
+        self._ws_port = int(server.sockets[0].getsockname()[1])
+        return self._ws_port
 
     def set_connect_urls(self, urls: Sequence[str]) -> None:
         """Tell clients where else they may connect (`host:port`); those that take INFO at any time
@@ -138,9 +158,9 @@ class Listener:
                 await asyncio.wait_for(self._shared.empty.wait(), max(within_s, 0.0))
 
     def _stop_accepting(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
 
     def _accept(self) -> Session:
         return Session(self._shared)
@@ -167,7 +187,7 @@ class Listener:
             "proto": 1,
             "go": f"python{sys.version_info.major}.{sys.version_info.minor}",
             "host": self._host,
-            "port": self._port,
+            "port": self._ws_port if session.over_websocket else self._port,
             "headers": True,
             "max_payload": self._settings.payload_bytes_max,
             "client_id": session.connection,
@@ -175,7 +195,7 @@ class Listener:
         }
         if self._shared.authenticator.required:
             fields["auth_required"] = True
-        if self._connect_urls:
+        if self._connect_urls and not session.over_websocket:  # they speak no websocket
             fields["connect_urls"] = self._connect_urls
         if self._lame:
             fields["ldm"] = True

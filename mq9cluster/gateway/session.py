@@ -10,6 +10,7 @@ from functools import partial
 from itertools import islice
 from typing import ClassVar
 
+from mq9cluster.gateway.allowance import Allowance
 from mq9cluster.gateway.auth import ACCOUNT_DEFAULT
 from mq9cluster.gateway.connection import ENDED, TOO_MANY_COMMANDS, TURN_OVER, Connection
 from mq9cluster.gateway.interest import NOBODY, Interest, Match, Subscription
@@ -56,6 +57,7 @@ class Session(Connection):
     """A client, from accept to the end of its last command."""
 
     __slots__ = (
+        "_allowance",
         "_authenticated",
         "_careful",
         "_connected",
@@ -84,6 +86,8 @@ class Session(Connection):
         self._headers = False
         self._pongs_sent = False
         self._reply_routes: dict[bytes, tuple[Subscription, ...]] = {}
+        rate = shared.settings.requests_per_s_max
+        self._allowance = Allowance(rate, self._loop.time()) if rate else None
         # Own patterns such as `a.*.c`: for these a reply's prefix does not say whether they match.
         self._literal_ends = 0
 
@@ -138,6 +142,10 @@ class Session(Connection):
         ):
             self._stall |= TOO_MANY_COMMANDS
             shared.totals.reading_paused += 1
+        if self._allowance is not None and not self._allowance.take(self._loop.time()):
+            shared.totals.over_rate += 1
+            self._respond(reply, size, self._allowance.refusal)
+            return
         to_parse = len(header) if header else 0
         if not subject.startswith(SEND_PREFIX):
             to_parse += size
@@ -262,6 +270,7 @@ class Session(Connection):
         _, subject, queue, sid = event
         limit = self._shared.settings.subscriptions_max
         if limit and len(self.subscriptions) >= limit and sid not in self.subscriptions:
+            self._shared.totals.refused_subscriptions += 1
             self._write(encode_error(b"maximum subscriptions exceeded"))
             return
         if reads_other_mailboxes(subject):

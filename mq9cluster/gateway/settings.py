@@ -47,6 +47,8 @@ class Settings:
     ping_interval_s: float = 120.0
     pings_out_max: int = 2
     auth_timeout_s: float = 2.0
+    # Commands a second that one connection may send, a second's worth at once; 0: no limit.
+    requests_per_s_max: int = 0
     commands_in_flight_max: int = 4_096  # per connection: beyond it the client is not read from
     commands_in_flight_bytes_max: int = 33_554_432  # the same by payload, for 8 MiB messages
     # Clients are sent away evenly over this time, so that they do not all come back at once.

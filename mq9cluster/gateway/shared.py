@@ -26,12 +26,21 @@ class Totals:
     out_bytes: int = 0
     connections: int = 0  # ever accepted
     commands: int = 0
-    slow_consumers: int = 0
+    over_pending: int = 0  # clients cut off because more than pending_bytes_max waited for them
+    over_deadline: int = 0  # … because what waited did not leave within write_deadline_s
     stale_connections: int = 0
     protocol_errors: int = 0
     auth_violations: int = 0
     refused_connections: int = 0
+    refused_subscriptions: int = 0  # over subscriptions_max
+    over_rate: int = 0  # commands refused by requests_per_s_max
+    turns_over: int = 0  # times a client's input waited so that others had their turn
     reading_paused: int = 0  # times a client had to wait for its own commands
+
+    @property
+    def slow_consumers(self) -> int:
+        """Clients cut off because they did not read."""
+        return self.over_pending + self.over_deadline
 
 
 @dataclass(slots=True)

@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from mq9cluster.admin.http import AdminServer
-from tests.unit.admin.stub import StubView
+from tests.unit.admin.stub import CONNECTION, StubView
 
 
 @pytest.fixture
@@ -13,9 +13,12 @@ async def view():
     return StubView()
 
 
-@pytest.fixture
-async def get(view):
-    server = AdminServer(view, "127.0.0.1", 0)
+TOKEN = "an-admin-token-of-ours"
+
+
+@pytest.fixture(params=[TOKEN])
+async def get(view, request):
+    server = AdminServer(view, "127.0.0.1", 0, request.param)
     port = await server.start()
     async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
 
@@ -84,7 +87,36 @@ async def test_connz_lists_subjects_only_when_asked_and_never_private_addresses(
     assert "subscriptions_list" not in plain
     assert (plain["idle"], plain["rtt"]) == ("2s", "123µs")
     detailed = (await json_of(get, "/connz?subs=1"))["connections"][0]
-    assert detailed["subscriptions_list"] == ["work.>", "$mq9.AI.MAILBOX.MSG.mbx.***.*"]
+    assert detailed["subscriptions_list"] == ["work.>", "$mq9.AI.MAILBOX.MSG.***"]
+    assert detailed["name"] == "agent of mbx.***"
+
+
+def bearer(token, scheme="Bearer"):
+    return {"headers": {"Authorization": f"{scheme} {token}"}}
+
+
+@pytest.mark.parametrize("scheme", ["Bearer", "bearer"])
+async def test_the_admin_is_shown_subjects_in_full(get, scheme):
+    status, body = await get("/connz?subs=1", **bearer(TOKEN, scheme))
+    (shown, *_) = orjson.loads(body)["connections"]
+    assert (status, shown["subscriptions_list"]) == (200, list(CONNECTION.subjects))
+    assert shown["name"] == CONNECTION.name
+
+
+@pytest.mark.parametrize("page", ["/connz?subs=1", "/varz", "/metrics", "/healthz", "/cluster"])
+@pytest.mark.parametrize("token", ["", "wrong", TOKEN[:-1], TOKEN + "x", "tökén"])
+async def test_a_wrong_credential_is_refused_on_every_page(get, page, token):
+    status, body = await get(page, **bearer(token))
+    assert (status, orjson.loads(body)) == (401, {"error": "invalid credentials"})
+    assert (await get(page, **bearer(TOKEN, "Basic")))[0] == 401
+
+
+@pytest.mark.parametrize("get", [""], indirect=True)
+@pytest.mark.parametrize("token", ["", " ", "x", TOKEN])
+async def test_where_no_credential_is_configured_none_is_right(get, token):
+    assert (await get("/connz?subs=1", **bearer(token)))[0] == 401
+    _, body = await get("/connz?subs=1")
+    assert b"abcdefghijklmnopqrstuvwxyz" not in body
 
 
 async def test_subsz_and_routez_answer(get):

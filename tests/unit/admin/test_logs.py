@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from mq9cluster.admin import logs
-from mq9cluster.admin.logs import logging_to
+from mq9cluster.admin.logs import logging_to, subject_without_secrets
 
 log = logging.getLogger("mq9cluster.gateway.session")
 PRIVATE = "mbx.abcdefghijklmnopqrstuvwxyz"
@@ -96,3 +96,22 @@ def test_a_stuck_reader_costs_lines_which_are_counted_and_holds_nobody_up(monkey
     assert len(kept) + dropped == 10
     assert kept == sorted(kept)
     assert dropped >= 6
+
+
+@pytest.mark.parametrize(
+    ("subject", "shown"),
+    [
+        ("work.>", "work.>"),
+        (">", ">"),
+        ("$mq9.AI.BROADCAST.sales.won", "$mq9.AI.BROADCAST.sales.won"),
+        ("$mq9.AI.PUBLIC.LIST", "$mq9.AI.PUBLIC.LIST"),
+        ("$mq9.AI.MAILBOX.MSG.demo.box.*", "$mq9.AI.MAILBOX.MSG.***"),
+        ("$mq9.AI.MSG.SEND.demo", "$mq9.AI.MSG.SEND.***"),
+        ("$mq9.AI.INBOX.demo.normal", "$mq9.AI.INBOX.***"),
+        ("_INBOX.abc.*", "_INBOX.***"),
+        ("_INBOX.abc", "_INBOX.***"),
+        ("copy.of.mbx.abcdefghijklmnopqrstuvwxyz", "copy.of.mbx.***"),
+    ],
+)
+def test_a_subject_is_shown_without_addresses_and_inboxes(subject, shown):
+    assert subject_without_secrets(subject) == shown

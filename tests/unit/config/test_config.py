@@ -1,5 +1,6 @@
 """Where settings come from, and what happens to wrong ones."""
 
+from dataclasses import astuple
 from pathlib import Path
 
 import pytest
@@ -68,7 +69,8 @@ def test_every_setting_has_its_own_flag_variable_and_key_within_its_command():
 
 @pytest.mark.parametrize("setting", SERVE, ids=lambda setting: setting.flag)
 def test_every_setting_can_be_given_as_variable_and_in_the_file(setting, toml):
-    value = setting.default or "node1=a:1"
+    samples = {"ws-listen": "a:1", "ws-origins": "https://a", "admin-token": "a" * 16}
+    value = setting.default or samples.get(setting.flag, "node1=a:1")
     by_variable = resolve((setting,), {}, {setting.variable: value}, None)
     by_file = resolve((setting,), {}, {}, toml(f'{setting.key} = "{value}"\n'))
     assert by_variable == by_file == {setting.key: setting.parse(value)}
@@ -186,7 +188,61 @@ def test_a_wrong_node_name_is_refused(name):
 def test_two_listeners_on_one_address_are_refused_unless_the_system_chooses():
     same = {"listen": "127.0.0.1:5000", "http": "127.0.0.1:5000"}
     assert told(same) == "--http: 127.0.0.1:5000 is the address of --listen too"
-    node_config({"listen": "127.0.0.1:0", "http": "127.0.0.1:0"}, {}, None)
+    same = {"ws_listen": "127.0.0.1:5000", "listen": "127.0.0.1:5000"}
+    assert told(same) == "--ws-listen: 127.0.0.1:5000 is the address of --listen too"
+    same = {"ws_listen": "127.0.0.1:5000", "http": "127.0.0.1:5000"}
+    assert told(same) == "--ws-listen: 127.0.0.1:5000 is the address of --http too"
+    free = dict.fromkeys(("listen", "http", "ws_listen"), "127.0.0.1:0")
+    node_config(free, {}, None)
+
+
+@pytest.mark.parametrize(
+    ("flag", "low", "high"),
+    [
+        ("max_subscriptions", 0, 10_000_000),
+        ("max_pending", 1_048_576, 4_294_967_296),
+        ("write_deadline", 1, 3_600),
+        ("max_waiting_fetches", 1, 100_000),
+        ("max_request_rate", 0, 10_000_000),
+    ],
+)
+def test_a_limit_of_clients_is_taken_from_its_lowest_to_its_highest(flag, low, high):
+    for value in (low, high):
+        assert value in astuple(node_config({flag: str(value)}, {}, None).limits)
+    for value in (low - 1, high + 1):
+        assert told({flag: str(value)}).startswith(f"--{flag.replace('_', '-')}: ")
+
+
+@pytest.mark.parametrize("token", ["x" * 15, "with a blank in it", "späth" * 5, "x" * 20 + "\n"])
+def test_a_weak_admin_token_is_refused_and_not_repeated(token):
+    text = told({"admin_token": token})
+    assert text.startswith("--admin-token: not at least 16 printable ASCII characters")
+    assert token not in text
+
+
+def test_an_admin_token_is_taken_and_shows_in_no_repr():
+    config = node_config({}, {"MQ9_ADMIN_TOKEN": "a-token-of-sixteen"}, None)
+    assert config.admin_token == "a-token-of-sixteen"
+    assert "sixteen" not in repr(config)
+
+
+@pytest.mark.parametrize(
+    ("raw", "origins"),
+    [
+        ("", ()),
+        (
+            "https://App.example, http://localhost:8080",
+            ("https://app.example", "http://localhost:8080"),
+        ),
+    ],
+)
+def test_origins_are_taken_in_lower_case(raw, origins):
+    assert node_config({"ws_origins": raw}, {}, None).ws_origins == origins
+
+
+@pytest.mark.parametrize("raw", ["app.example", "https://", "ftp://x", "https://x/path", "*"])
+def test_a_wrong_origin_is_refused(raw):
+    assert told({"ws_origins": raw}).startswith("--ws-origins: ")
 
 
 def test_a_directory_is_made_for_its_owner_only(tmp_path):

@@ -8,6 +8,7 @@ from itertools import pairwise
 
 import pytest
 
+from mq9cluster.gateway.allowance import Allowance
 from mq9cluster.gateway.auth import PasswordAuthenticator, TokenAuthenticator
 from mq9cluster.gateway.interest import Subscription
 from mq9cluster.gateway.outgoing import Outgoing
@@ -52,7 +53,8 @@ async def test_a_reader_too_far_behind_is_cut_off_and_others_are_not(start_gatew
         await reader.until(b"x\r\n")
     await gone(gateway, 2)
     sock.close()
-    assert gateway.listener.totals.slow_consumers == 1
+    totals = gateway.listener.totals
+    assert (totals.over_pending, totals.over_deadline, totals.slow_consumers) == (1, 0, 1)
     assert gateway.handler.closed == [3, 4]
     assert await publisher.answers() == b""
 
@@ -65,7 +67,8 @@ async def test_a_reader_that_takes_nothing_within_the_deadline_is_cut_off(start_
         await publisher.answers(PUBLISH_64K)
     await gone(gateway, 1)
     sock.close()
-    assert gateway.listener.totals.slow_consumers == 1
+    totals = gateway.listener.totals
+    assert (totals.over_pending, totals.over_deadline, totals.slow_consumers) == (0, 1, 1)
 
 
 class Pipe:
@@ -323,3 +326,47 @@ async def test_who_says_nothing_in_time_is_sent_away(start_gateway):
     wire = await Wire.open(gateway.listener.port)
     assert await wire.rest() == b"-ERR 'Authentication Timeout'\r\n"
     wire.close()
+
+
+async def test_commands_over_the_rate_are_told_overloaded_and_not_carried_out(start_gateway):
+    gateway = await start_gateway(requests_per_s_max=5)
+    wire = await gateway.open()
+    said = await wire.answers(b"SUB i 1\r\n" + b"PUB $mq9.AI.X i 2\r\nok\r\n" * 8)
+    refusal = b'{"error":"overloaded: 5 requests a second on this connection","code":"overloaded"}'
+    taken = len(gateway.handler.commands)
+    assert 5 <= taken <= 8  # a machine that stops for a second between two of them allows more
+    assert said.count(b"\r\nok\r\n") == taken
+    assert said.count(refusal) == 8 - taken == gateway.listener.totals.over_rate
+    assert (await gateway.open()).info  # others have an allowance of their own
+
+
+async def test_core_messages_and_commands_within_the_rate_pass(start_gateway):
+    gateway = await start_gateway(requests_per_s_max=5)
+    wire = await gateway.open()
+    said = await wire.answers(
+        b"SUB i 1\r\n" + b"PUB $mq9.AI.X i 2\r\nok\r\n" * 5 + b"PUB i 1\r\nx\r\n" * 50
+    )
+    assert (said.count(b"ok"), said.count(b"\r\nx\r\n")) == (5, 50)
+    assert gateway.listener.totals.over_rate == 0
+
+
+def test_an_allowance_fills_by_the_second_up_to_one_seconds_worth():
+    allowance = Allowance(2, 100.0)
+    assert [allowance.take(100.0) for _ in range(3)] == [True, True, False]
+    assert [allowance.take(at) for at in (100.25, 100.5, 100.75, 101.0)] == [
+        False,
+        True,
+        False,
+        True,
+    ]
+    assert [allowance.take(999.0) for _ in range(3)] == [True, True, False]
+
+
+async def test_refused_subscriptions_and_long_turns_are_counted(start_gateway):
+    gateway = await start_gateway(subscriptions_max=2)
+    wire = await gateway.open()
+    await wire.answers(b"SUB a 1\r\nSUB b 2\r\nSUB c 3\r\nSUB d 4\r\n")
+    totals = gateway.listener.totals
+    assert (totals.refused_subscriptions, totals.turns_over) == (2, 0)
+    await wire.answers(b"PUB none 0\r\n\r\n" * 2_000)  # more than one turn's share
+    assert totals.turns_over > 0
