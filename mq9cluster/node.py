@@ -43,6 +43,8 @@ FILES_BESIDE_CONNECTIONS = 1_200  # RocksDB keeps its tables open: a thousand ar
 COLLECTOR_THRESHOLDS = (100_000, 20, 50)  # some batches' worth of objects; then seldom, seldomer
 SYNC_THREADS = 2  # a sync, and a checkpoint that must not hold it up
 LOG_KEPT_VARIABLE = "MQ9_TEST_LOG_ENTRIES_KEPT"  # for tests of catching up: a log that ends soon
+SYNC_DELAY_VARIABLE = "MQ9_TEST_SYNC_DELAY_MS"  # for tests of slow disks: longer syncs
+CLOCK_VARIABLE = "MQ9_TEST_CLOCK_OFFSET_MS"  # for tests of clocks: a wall clock that is off
 HASHES_VARIABLE = "MQ9_TEST_STATE_HASHES"  # for tests: /cluster?state_hashes=1 reads all rows
 
 T = TypeVar("T")
@@ -56,9 +58,12 @@ class NodeFailed(Exception):
 class SystemClock:
     """The clocks of this machine."""
 
+    def __init__(self, offset_ms: int = 0) -> None:
+        self._offset_ms = offset_ms
+
     def wall_ms(self) -> int:
         """Unix time in milliseconds; may jump."""
-        return time.time_ns() // 1_000_000
+        return time.time_ns() // 1_000_000 + self._offset_ms
 
     def monotonic_ms(self) -> int:
         """Milliseconds since some start; never goes back."""
@@ -244,6 +249,7 @@ class Node(MemberEvents):
             time.monotonic,
             retention=_retention(os.environ.get(LOG_KEPT_VARIABLE, "")),
             checkpoint=store.checkpoint,
+            sync_delay_s=_injected_ms(SYNC_DELAY_VARIABLE) / 1000,
         )
 
     def fail(self, error: BaseException) -> None:
@@ -284,6 +290,14 @@ def _peer_tls(config: Config) -> PeerTls | None:
 
 def _retention(entries: str) -> Retention:
     return Retention(entries=int(entries), entries_slack=0) if entries else DEFAULT_RETENTION
+
+
+def _injected_ms(variable: str) -> int:
+    """What a test wants to be off by; said aloud, for nobody should run so."""
+    value = int(os.environ.get(variable) or 0)
+    if value:
+        log.warning("running with a fault that a test asked for", extra={variable: value})
+    return value
 
 
 async def _settle(durability: Durability, cluster: Cluster) -> None:
@@ -379,7 +393,7 @@ async def serve_until_stopped(config: Config, *, stop_with_stdin: bool) -> None:
     """
     stop = StopSignals()
     stop.listen(to_stdin=stop_with_stdin)
-    node = Node(config, SystemClock(), SystemRandom())
+    node = Node(config, SystemClock(_injected_ms(CLOCK_VARIABLE)), SystemRandom())
     await _first(node.start(), stop.any.wait(), node.failure())
     _calm_collector()
     await _first(stop.any.wait(), node.failure())

@@ -6,6 +6,7 @@ there for many.
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -56,7 +57,7 @@ async def serve_cluster(tmp_path: Path) -> AsyncIterator[ServeCluster]:
     """
     clusters: list[ServedCluster] = []
 
-    async def serve(nodes: int = 3, **flags: object) -> ServedCluster:
+    async def serve(nodes: int = 3, **flags: Any) -> ServedCluster:
         cluster = ServedCluster(tmp_path / f"cluster{len(clusters) + 1}", nodes, **flags)
         clusters.append(cluster)
         await cluster.start()

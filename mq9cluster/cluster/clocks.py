@@ -1,29 +1,43 @@
-"""The cluster's idea of the time: the median of all nodes' wall clocks, as this node sees it."""
+"""The cluster's idea of the time: the median of all nodes' wall clocks, as this node sees it.
+
+A node knows it once it has heard a majority of the clocks, and does not lead before: a leader's
+stamps never go back, so one entry stamped an hour ahead would cost a shard an hour. Between two
+clocks there is no median; then the one nearer to the median of before counts, and where there was
+none the earlier: a shard's time that is behind can be mended.
+"""
 
 from collections.abc import Iterable
-from statistics import median_low
 from typing import Final
 
 from mq9cluster.domain.ports import Clock
 
 OFF_MEDIAN_MS_MAX: Final = 500  # a node further off does not lead: it stamps entries
+CLOCKS_MIN: Final = 3  # of which one may be wrong
 
 
 class ClusterClock:
     """This node's clock, moved to the median; implements `domain.ports.Clock`."""
 
-    def __init__(self, clock: Clock) -> None:
+    def __init__(self, clock: Clock, members: int) -> None:
         self._clock = clock
+        self._members = members
+        self._heard = 1  # clocks, with this node's own
+        self._settled = False  # heard enough of them at least once
         self.offset_ms = 0  # how far the median is ahead of this node's clock
 
     def hear(self, ahead_ms: Iterable[int]) -> None:
         """How far the clocks of the peers that can be heard are ahead of ours."""
-        self.offset_ms = median_low(sorted([0, *ahead_ms]))
+        clocks = sorted([0, *ahead_ms])
+        self._heard = len(clocks)
+        low, high = clocks[(self._heard - 1) // 2], clocks[self._heard // 2]
+        nearer_high = abs(high - self.offset_ms) < abs(low - self.offset_ms)
+        self.offset_ms = high if self._settled and nearer_high else low
+        self._settled |= self._heard >= min(CLOCKS_MIN, self._members)
 
     @property
     def may_lead(self) -> bool:
-        """Whether this node's own clock is near enough to the median."""
-        return abs(self.offset_ms) <= OFF_MEDIAN_MS_MAX
+        """Whether the median is known, and this node's own clock near enough to it."""
+        return 2 * self._heard > self._members and abs(self.offset_ms) <= OFF_MEDIAN_MS_MAX
 
     def near_median(self, ahead_ms: int) -> bool:
         """Whether a clock that is so far ahead of this node's own is near enough."""

@@ -68,7 +68,7 @@ class Cluster:
         above: MemberEvents,
     ) -> None:
         self.me = membership
-        self.clock = ClusterClock(clock)
+        self.clock = ClusterClock(clock, len(membership.addresses))
         self.draining = False
         self._database = database
         self._durability = durability
@@ -201,6 +201,7 @@ class Cluster:
             random=Jitter(self._random),
             timing=TIMING,
         )
+        engine.may_lead = self.clock.may_lead
         group = self._durability.register(number, engine, log, replica, applied)
         self._groups[number] = group, engine
         self.snapshots.add(group, engine, replica)

@@ -9,7 +9,7 @@ import asyncio
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -38,7 +38,7 @@ async def until(holds: Callable[[], Any], what: str, within_s: float = READY_S_M
 class ClusterNode(ServedNode):
     """A node of a cluster. It keeps its ports from before its first start."""
 
-    def __init__(self, data_dir: Path, port: int, http_port: int, **flags: object) -> None:
+    def __init__(self, data_dir: Path, port: int, http_port: int, **flags: Any) -> None:
         super().__init__(data_dir, **flags)
         self.port = port
         self.http_port = http_port
@@ -91,7 +91,15 @@ class ServedCluster:
     `data_dir` has a folder per node. Bound to no event loop.
     """
 
-    def __init__(self, data_dir: Path, count: int = 3, **flags: object) -> None:
+    def __init__(
+        self,
+        data_dir: Path,
+        count: int = 3,
+        environments: Mapping[str, Mapping[str, str]] | None = None,
+        **flags: Any,
+    ) -> None:
+        """`environments` adds variables for single nodes to those of `environment`."""
+        environment = flags.pop("environment", {})
         ports = free_ports(3 * count)
         names = [f"n{number + 1}" for number in range(count)]
         peers = dict(zip(names, ports[:count], strict=True))
@@ -101,6 +109,7 @@ class ServedCluster:
                 data_dir / name,
                 ports[count + number],
                 ports[2 * count + number],
+                environment={**environment, **(environments or {}).get(name, {})},
                 name=name,
                 peers=told,
                 peer_listen=f"127.0.0.1:{peers[name]}",
@@ -165,6 +174,16 @@ class ServedCluster:
         with ThreadPoolExecutor(len(chosen) or 1) as threads:
             for one in [threads.submit(do, node) for node in chosen]:
                 one.result()
+
+    def counted_now(self, metric: str, *nodes: ClusterNode) -> float:
+        """The sum of all samples of a metric, of all labels and of these nodes, or of all."""
+        found = 0.0
+        for node in nodes or self.nodes:
+            for line in node.get_now("/metrics").body.decode().splitlines():
+                name, _, value = line.rpartition(" ")
+                if name.partition("{")[0] == metric:
+                    found += float(value)
+        return found
 
     # --- who leads what --------------------------------------------------------------------------
 

@@ -1,0 +1,80 @@
+"""Whose clock counts."""
+
+import pytest
+
+from mq9cluster.cluster.clocks import OFF_MEDIAN_MS_MAX, ClusterClock
+
+HOUR_MS = 3_600_000
+
+
+class Clock:
+    """A wall clock that stands at noon."""
+
+    def wall_ms(self) -> int:
+        return 12 * HOUR_MS
+
+    def monotonic_ms(self) -> int:
+        return 0
+
+    def seconds(self) -> float:
+        return 0.0
+
+
+def clock(members: int) -> ClusterClock:
+    return ClusterClock(Clock(), members)
+
+
+def test_a_node_alone_leads_by_its_own_clock_at_once() -> None:
+    assert clock(1).may_lead
+
+
+@pytest.mark.parametrize(("members", "needed"), [(2, 1), (3, 1), (4, 2), (5, 2)])
+def test_nobody_leads_before_hearing_a_majority_of_the_clocks(members: int, needed: int) -> None:
+    mine = clock(members)
+    mine.hear([0] * (needed - 1))
+    assert not mine.may_lead
+    mine.hear([0] * needed)
+    assert mine.may_lead
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_an_hour_off_does_not_lead_and_goes_by_the_others(hours: int) -> None:
+    off = clock(3)
+    off.hear([-hours * HOUR_MS, -hours * HOUR_MS])
+    assert not off.may_lead
+    assert off.wall_ms() == (12 - hours) * HOUR_MS
+    sound = clock(3)
+    sound.hear([0, hours * HOUR_MS])
+    assert sound.may_lead
+    assert sound.wall_ms() == 12 * HOUR_MS
+    assert not sound.near_median(hours * HOUR_MS)
+
+
+def test_the_bound_itself_is_near_enough() -> None:
+    mine = clock(3)
+    mine.hear([OFF_MEDIAN_MS_MAX] * 2)
+    assert mine.may_lead
+    mine.hear([OFF_MEDIAN_MS_MAX + 1] * 2)
+    assert not mine.may_lead
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_when_a_sound_node_dies_the_other_one_leads_and_the_one_that_is_off_does_not(
+    hours: int,
+) -> None:
+    sound, off = clock(3), clock(3)
+    sound.hear([0, hours * HOUR_MS])
+    off.hear([-hours * HOUR_MS] * 2)
+    sound.hear([hours * HOUR_MS])
+    off.hear([-hours * HOUR_MS])
+    assert (sound.may_lead, off.may_lead) == (True, False)
+    assert off.wall_ms() == (12 - hours) * HOUR_MS
+
+
+def test_of_two_clocks_that_never_knew_a_third_the_earlier_counts() -> None:
+    early, late = clock(3), clock(3)
+    early.hear([HOUR_MS])
+    late.hear([-HOUR_MS])
+    assert (early.may_lead, late.may_lead) == (True, False)
+    assert early.wall_ms() == 12 * HOUR_MS
+    assert late.wall_ms() == 11 * HOUR_MS
