@@ -1,0 +1,55 @@
+"""The matrix: which nemesis is played against which workloads, for how long; a TOML file."""
+
+import tomllib
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from chaos.nemeses import processes
+from chaos.nemeses.scene import Nemesis
+from chaos.run import WORKLOADS, Cell
+
+FILE: Final = Path(__file__).with_name("matrix.toml")
+
+NEMESES: Final[Mapping[str, Callable[[], Nemesis]]] = {
+    "nothing": processes.Nothing,
+    "kill-one": lambda: processes.Kill("one"),
+    "kill-leader": lambda: processes.Kill("leader"),
+    "kill-majority": lambda: processes.Kill("majority"),
+    "kill-all": lambda: processes.Kill("all"),
+    "pause-leader": lambda: processes.Pause("leader"),
+    "pause-majority": lambda: processes.Pause("majority"),
+    "rolling-restart": processes.RollingRestart,
+}
+
+
+class BadMatrix(Exception):
+    """The file says something there is no such thing of; the text names it."""
+
+
+def read_matrix(path: Path = FILE) -> tuple[list[Cell], list[Cell]]:
+    """All cells, and those of the short selection. Raises BadMatrix."""
+    told = tomllib.loads(path.read_text())
+    defaults = told.get("defaults", {})
+    cells = [_cell({**defaults, **one}) for one in told["cell"]]
+    names = [cell.name for cell in cells]
+    if len(set(names)) < len(names):
+        raise BadMatrix(f"{path}: two cells of one name")
+    chosen = set(told["selection"])
+    if missing := chosen - set(names):
+        raise BadMatrix(f"{path}: no such cells: {sorted(missing)}")
+    return cells, [cell for cell in cells if cell.name in chosen]
+
+
+def _cell(told: dict[str, Any]) -> Cell:
+    nemesis = told["nemesis"]
+    if nemesis not in NEMESES:
+        raise BadMatrix(f"no nemesis {nemesis!r}: there are {', '.join(sorted(NEMESES))}")
+    workloads = tuple(told.pop("workloads"))
+    if unknown := [one for one in workloads if one not in WORKLOADS]:
+        raise BadMatrix(f"no workload {unknown[0]!r}: there are {', '.join(sorted(WORKLOADS))}")
+    name = told.pop("name", nemesis)
+    try:
+        return Cell(name=name, workloads=workloads, **told)
+    except TypeError as error:
+        raise BadMatrix(f"cell {name}: {error}") from error
