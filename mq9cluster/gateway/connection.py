@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 TURN_OVER = 1
 TOO_MANY_COMMANDS = 2
 ENDED = 4
+AUTHENTICATING = 8
+WAITS = TOO_MANY_COMMANDS | AUTHENTICATING  # until something else ends it
 
 
 class Connection(asyncio.Protocol):
@@ -59,6 +61,7 @@ class Connection(asyncio.Protocol):
         "_turn_due",
         "_unread",
         "connection",
+        "greeted",
         "in_bytes",
         "in_flight",
         "in_flight_bytes",
@@ -76,6 +79,7 @@ class Connection(asyncio.Protocol):
         shared.last_connection += 1
         self.connection = shared.last_connection
         self.peer: tuple[str, int] = ("", 0)
+        self.greeted = False  # INFO went out before TLS began
         self.in_messages = self.in_bytes = self.out_messages = self.out_bytes = 0
         self.in_flight = self.in_flight_bytes = 0  # commands that were not answered yet
         self.started = self.last_active = 0.0
@@ -128,6 +132,10 @@ class Connection(asyncio.Protocol):
     def _drop_subscriptions(self) -> None:
         """Nothing is to be delivered any more: take the subscriptions out, a slice a turn."""
 
+    @abstractmethod
+    def _stand_up(self) -> None:
+        """This is no connection of its account and user any more."""
+
     # --- the socket -------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -167,7 +175,9 @@ class Connection(asyncio.Protocol):
         """
         self._eof = True
         self.flush()
-        return self._has_work and not self._stall & ENDED
+        # TLS cannot be half-closed: what was sent is worked off without a socket then.
+        half = self._transport.can_write_eof()
+        return half and self._has_work and not self._stall & ENDED
 
     def connection_lost(self, exc: Exception | None) -> None:
         """What was read still counts; then this is over."""
@@ -218,7 +228,7 @@ class Connection(asyncio.Protocol):
         if self._outran:
             self._outran = False
             self._pause()
-            if not self._stall & TOO_MANY_COMMANDS:
+            if not self._stall & WAITS:
                 self._schedule_turn(OUTRAN_PAUSE_S)
             return
         if not self._stall:
@@ -227,7 +237,7 @@ class Connection(asyncio.Protocol):
                 self._caught_up()
                 return
         self._pause()
-        if not self._stall & TOO_MANY_COMMANDS:
+        if not self._stall & WAITS:
             self._shared.totals.turns_over += 1
             self._schedule_turn()
 
@@ -268,7 +278,8 @@ class Connection(asyncio.Protocol):
             and self.in_flight_bytes <= settings.commands_in_flight_bytes_max // 2
         ):
             self._stall &= ~TOO_MANY_COMMANDS
-            self._schedule_turn()
+            if not self._stall & AUTHENTICATING:
+                self._schedule_turn()
 
     # --- output -----------------------------------------------------------------------------------
 
@@ -398,6 +409,7 @@ class Connection(asyncio.Protocol):
             return
         self._left = True
         self._drop_subscriptions()
+        self._stand_up()
         shared = self._shared
         if not self._gone:
             shared.sessions.pop(self.connection, None)

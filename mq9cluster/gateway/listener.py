@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mq9cluster.gateway.auth import Authenticator
 from mq9cluster.gateway.commands import CommandHandler
 from mq9cluster.gateway.exchange import Exchange
+from mq9cluster.gateway.seats import Seats
 from mq9cluster.gateway.session import Session
 from mq9cluster.gateway.settings import SWEEP_S, SWEEP_SLICES, Settings
 from mq9cluster.gateway.shared import Shared, Totals
@@ -84,6 +85,11 @@ class Listener:
     def sessions(self) -> dict[int, Session]:
         """The connections of now, by number."""
         return self._shared.sessions
+
+    @property
+    def seats(self) -> Seats:
+        """What accounts and users have of this node."""
+        return self._shared.seats
 
     async def start(self, host: str, port: int, tls: SSLContext | None = None) -> None:
         """Listen. Raises OSError where the address is taken."""
@@ -193,8 +199,10 @@ class Listener:
             "client_id": session.connection,
             "client_ip": session.peer[0],
         }
-        if self._shared.authenticator.required:
+        if self._shared.authenticator.anonymous is None:
             fields["auth_required"] = True
+        if session.nonce:
+            fields["nonce"] = session.nonce
         if self._connect_urls and not session.over_websocket:  # they speak no websocket
             fields["connect_urls"] = self._connect_urls
         if self._lame:

@@ -10,11 +10,19 @@ from functools import partial
 from itertools import islice
 from typing import ClassVar
 
+from mq9cluster.domain.errors import PermissionDenied
 from mq9cluster.gateway.allowance import Allowance
-from mq9cluster.gateway.auth import ACCOUNT_DEFAULT
-from mq9cluster.gateway.connection import ENDED, TOO_MANY_COMMANDS, TURN_OVER, Connection
+from mq9cluster.gateway.auth import Busy, Claim, Identity, Verdict
+from mq9cluster.gateway.connection import (
+    AUTHENTICATING,
+    ENDED,
+    TOO_MANY_COMMANDS,
+    TURN_OVER,
+    Connection,
+)
 from mq9cluster.gateway.interest import NOBODY, Interest, Match, Subscription
 from mq9cluster.gateway.outgoing import Outgoing
+from mq9cluster.gateway.permissions import Received, Rights
 from mq9cluster.gateway.settings import (
     DROPPED_PER_TURN_MAX,
     FIRST_PING_S,
@@ -24,6 +32,7 @@ from mq9cluster.gateway.settings import (
     REPLY_PREFIXES_MAX,
 )
 from mq9cluster.gateway.shared import Shared
+from mq9cluster.protocol import replies
 from mq9cluster.protocol.nats import (
     CONNECT,
     CONTROL_LINE_EXCEEDED,
@@ -43,6 +52,7 @@ from mq9cluster.protocol.subjects import (
     BROADCAST_PREFIX,
     COMMAND_PREFIX,
     SEND_PREFIX,
+    is_command,
     is_literal,
     is_valid,
     is_valid_literal,
@@ -50,6 +60,8 @@ from mq9cluster.protocol.subjects import (
 )
 
 OPTIONS_DEFAULT = ConnectOptions()
+NOBODY_YET = Identity()
+DENIED = replies.refused(PermissionDenied("this user may not publish to the command's subject"))
 BEFORE_AUTHENTICATION = frozenset((CONNECT, FAIL))
 
 
@@ -61,26 +73,38 @@ class Session(Connection):
         "_authenticated",
         "_careful",
         "_connected",
+        "_decided_later",
         "_headers",
         "_interest",
         "_literal_ends",
         "_pongs_sent",
+        "_received",
         "_reply_routes",
+        "_rights",
+        "_seated",
         "account",
+        "identity",
+        "nonce",
         "options",
         "subscriptions",
-        "user",
     )
 
     def __init__(self, shared: Shared) -> None:
         super().__init__(shared)
-        self.account = ACCOUNT_DEFAULT
-        self.user = ""
+        anonymous = shared.authenticator.anonymous
+        self.identity = anonymous or NOBODY_YET
+        self.account = self.identity.account
         self.options = OPTIONS_DEFAULT
+        self.nonce = shared.authenticator.nonce()
         self.subscriptions: dict[bytes, Subscription] = {}
-        self._interest: Interest = shared.exchange.interest(ACCOUNT_DEFAULT)
-        self._authenticated = not shared.authenticator.required
-        # Verbose, pedantic, without headers or not yet known: a PUB needs a second look.
+        self._interest: Interest = shared.exchange.interest(self.account)
+        self._authenticated = anonymous is not None
+        self._seated = False  # counted among its account's and user's connections
+        self._decided_later = False  # the credentials are being checked
+        self._rights: Rights | None = self.identity.rights
+        # Only where deliveries need a look too: some are denied, or may be answered.
+        self._received: Received | None = None
+        # Verbose, pedantic, restricted, without headers or not yet known: a PUB needs a second look
         self._careful = True
         self._connected = False
         self._headers = False
@@ -92,8 +116,11 @@ class Session(Connection):
         self._literal_ends = 0
 
     def _greet(self) -> None:
-        self._write(self._shared.info(self, False))
-        if not self._authenticated:
+        if not self.greeted:
+            self._write(self._shared.info(self, False))
+        if self._authenticated:
+            self._be(self.identity)
+        else:
             self._loop.call_later(self._shared.settings.auth_timeout_s, self._auth_timeout)
 
     def _work(self, events: Iterator[Event]) -> None:
@@ -101,8 +128,10 @@ class Session(Connection):
             if event[0] == PUB:
                 _, subject, reply, header, payload = event
                 self.in_messages += 1
-                if self._careful and not self._may_publish(subject, header):
-                    return
+                if self._careful and not self._may_publish(subject, reply, header):
+                    if self._stall:
+                        return
+                    continue
                 if subject.startswith(COMMAND_PREFIX) and not subject.startswith(BROADCAST_PREFIX):
                     self._command(subject, reply, header, payload)
                 else:
@@ -116,7 +145,7 @@ class Session(Connection):
 
     # --- messages in ------------------------------------------------------------------------------
 
-    def _may_publish(self, subject: bytes, header: bytes | None) -> bool:
+    def _may_publish(self, subject: bytes, reply: bytes | None, header: bytes | None) -> bool:
         if not self._authenticated:
             self._auth_violation()
             return False
@@ -125,8 +154,25 @@ class Session(Connection):
             return False
         if self.options.pedantic and not is_valid_literal(subject):
             self._write(encode_error(b"Invalid Publish Subject"))
+        if self._rights is not None and not self._permitted(self._rights, subject):
+            self._deny_publish(subject, reply)
+            return False
         self._acknowledge()  # of having been understood: it stands before what the message causes
         return True
+
+    def _permitted(self, rights: Rights, subject: bytes) -> bool:
+        if rights.may_publish(subject):
+            return True
+        received = self._received
+        return received is not None and received.may_answer(subject, self._loop.time())
+
+    def _deny_publish(self, subject: bytes, reply: bytes | None) -> None:
+        """As nats-server; who asked for a command's answer gets one too, instead of a timeout."""
+        self._shared.totals.permission_violations += 1
+        self._write(encode_error(b'Permissions Violation for Publish to "%b"' % subject))
+        if reply is not None and is_command(subject):
+            for subscription in self._own_subscriptions(reply):
+                self._deliver_reply(subscription, reply, DENIED)
 
     def _command(
         self, subject: bytes, reply: bytes | None, header: bytes | None, payload: bytes
@@ -144,7 +190,7 @@ class Session(Connection):
             shared.totals.reading_paused += 1
         if self._allowance is not None and not self._allowance.take(self._loop.time()):
             shared.totals.over_rate += 1
-            self._respond(reply, size, self._allowance.refusal)
+            self._respond(self.account, reply, size, self._allowance.refusal)
             return
         to_parse = len(header) if header else 0
         if not subject.startswith(SEND_PREFIX):
@@ -157,12 +203,13 @@ class Session(Connection):
             subject,
             header,
             payload,
-            partial(self._respond, reply, size),
+            partial(self._respond, self.account, reply, size),
         )
 
-    def _respond(self, reply: bytes | None, size: int, body: bytes) -> None:
+    def _respond(self, account: str, reply: bytes | None, size: int, body: bytes) -> None:
         """A command's answer: to its own connection if that subscribes to `reply`, else to exactly
-        that subject; without one it only makes room for another command.
+        that subject, if the client may publish there itself; without one it only makes room for
+        another command. `account`: of the one who asked, who may be another since.
         """
         self.in_flight -= 1
         self.in_flight_bytes -= size
@@ -171,8 +218,8 @@ class Session(Connection):
             if own:
                 for subscription in own:
                     self._deliver_reply(subscription, reply, body)
-            else:
-                self._shared.exchange.publish_exactly(self.account, reply, body)
+            elif self._rights is None or self._rights.may_publish(reply):
+                self._shared.exchange.publish_exactly(account, reply, body)
         if self._stall & TOO_MANY_COMMANDS:
             self._maybe_go_on()
         elif self._retiring:
@@ -244,10 +291,34 @@ class Session(Connection):
         except BadConnect:
             self.fail(b"")
             return
-        identity = shared.authenticator.authenticate(options)
-        if identity is None:
-            self._auth_violation()
+        if self._connected and not options.brings_other_credentials(self.options):
+            self._decide(options, self.identity)
             return
+        self._stall |= AUTHENTICATING
+        claim = Claim(options, self.peer[0], self.nonce, self._certificate)
+        shared.authenticator.authenticate(claim, partial(self._decide, options))
+        self._decided_later = bool(self._stall & AUTHENTICATING)
+
+    def _decide(self, options: ConnectOptions, verdict: Verdict) -> None:
+        """CONNECT goes on here, at once or when a password was checked."""
+        self._stall &= ~AUTHENTICATING
+        if self._stall & ENDED:
+            return
+        if isinstance(verdict, Busy):
+            self.fail(b"Authentication Timeout")
+        elif verdict is None:
+            self._auth_violation()
+        elif self._decided_later:
+            # The users may have changed in the meantime.
+            now = self._shared.authenticator.renewed(verdict)
+            self._enter(options, now) if now is not None else self._auth_violation()
+            self._decided_later = False
+            self._schedule_turn()
+        else:
+            self._enter(options, verdict)
+
+    def _enter(self, options: ConnectOptions, identity: Identity) -> None:
+        """The credentials are right."""
         if options.protocol not in PROTOCOLS:
             self.fail(b"invalid client protocol")
             return
@@ -256,28 +327,82 @@ class Session(Connection):
             return
         if self._connected or identity.account != self.account:
             self._unsubscribe_all()  # another CONNECT starts anew, as with nats-server
-        self.account, self.user = identity.account, identity.user
-        self._interest = shared.exchange.interest(identity.account)
         if not self._connected:
             self._ping_at = min(self._ping_at, self._loop.time() + FIRST_PING_S)
-        self.options = options
+        self.options = options.without_secrets()
         self._authenticated = self._connected = True
         self._headers = options.headers
-        self._careful = options.verbose or options.pedantic or not options.headers
-        self._acknowledge()
+        if self._be(identity):
+            self._acknowledge()
+
+    def _be(self, identity: Identity) -> bool:
+        """Act as `identity` from now on, if it has a seat left."""
+        seats = self._shared.seats
+        before = self.identity if self._seated else None
+        if before is None or (before.account, before.user) != (identity.account, identity.user):
+            full = seats.take(identity)
+            if full:
+                self._shared.totals.refused_connections += 1
+                self.fail(full)
+                return False
+            if before is not None:
+                seats.subscribed(before, -len(self.subscriptions))
+                seats.leave(before)
+                seats.subscribed(identity, len(self.subscriptions))
+        self._seated = True
+        if identity.account != self.account:
+            self.account = identity.account
+            self._interest = self._shared.exchange.interest(identity.account)
+        self.identity = identity
+        rights = self._rights = identity.rights
+        watched = rights is not None and (rights.restrict_receiving or rights.responses is not None)
+        self._received = Received(rights) if rights is not None and watched else None
+        options = self.options
+        self._careful = (
+            options.verbose
+            or options.pedantic
+            or not options.headers
+            or not self._connected
+            or (rights is not None and rights.restrict_publishing)
+        )
+        return True
+
+    def renew(self) -> None:
+        """The users have changed: stay as what the new ones say of this one, or go."""
+        if not self._authenticated or self._stall & ENDED:
+            return
+        identity = self._shared.authenticator.renewed(self.identity)
+        if identity is None:
+            self._auth_violation()
+            return
+        if not self._be(identity) or self._rights is None:
+            return
+        for subscription in list(self.subscriptions.values()):
+            if not self._rights.may_subscribe(subscription.subject, subscription.queue):
+                self._forget(subscription)
+                self._deny_subscription(
+                    subscription.subject, subscription.queue, b' (sid "%b")' % subscription.sid
+                )
+
+    def _certificate(self) -> bytes:
+        """The client's, as DER; b"" if it showed none."""
+        tls = self._transport.get_extra_info("ssl_object")
+        return (tls.getpeercert(binary_form=True) or b"") if tls is not None else b""
 
     def _subscribe(self, event: Event) -> None:
         _, subject, queue, sid = event
+        if reads_other_mailboxes(subject) or (
+            self._rights is not None and not self._rights.may_subscribe(subject, queue)
+        ):
+            self._deny_subscription(subject, queue)
+            return
         limit = self._shared.settings.subscriptions_max
-        if limit and len(self.subscriptions) >= limit and sid not in self.subscriptions:
+        full = limit and len(self.subscriptions) >= limit
+        if sid not in self.subscriptions and (
+            full or not self._shared.seats.may_subscribe(self.identity)
+        ):
             self._shared.totals.refused_subscriptions += 1
             self._write(encode_error(b"maximum subscriptions exceeded"))
-            return
-        if reads_other_mailboxes(subject):
-            using = b' using queue "%b"' % queue if queue is not None else b""
-            self._write(
-                encode_error(b'Permissions Violation for Subscription to "%b"%b' % (subject, using))
-            )
             return
         if sid not in self.subscriptions:  # a sid that is taken stays what it was
             if not is_valid(subject):
@@ -286,9 +411,16 @@ class Session(Connection):
             subscription = Subscription(self, subject, queue, sid)
             self.subscriptions[sid] = subscription
             self._interest.add(subscription)
+            self._shared.seats.subscribed(self.identity, 1)
             self._literal_ends += _ends_literally(subject)
             self._reply_routes.clear()
         self._acknowledge()
+
+    def _deny_subscription(self, subject: bytes, queue: bytes | None, which: bytes = b"") -> None:
+        self._shared.totals.permission_violations += 1
+        using = b' using queue "%b"' % queue if queue is not None else b""
+        text = b'Permissions Violation for Subscription to "%b"%b%b' % (subject, using, which)
+        self._write(encode_error(text))
 
     def _unsubscribe(self, event: Event) -> None:
         _, sid, maximum = event
@@ -336,6 +468,7 @@ class Session(Connection):
         if self.subscriptions.pop(subscription.sid, None) is None:
             return
         self._interest.remove(subscription)
+        self._shared.seats.subscribed(self.identity, -1)
         self._literal_ends -= _ends_literally(subscription.subject)
         self._reply_routes.clear()
 
@@ -349,12 +482,17 @@ class Session(Connection):
         if self.subscriptions:
             self._loop.call_soon(self._drop_subscriptions)
 
+    def _stand_up(self) -> None:
+        if self._seated:
+            self._seated = False
+            self._shared.seats.leave(self.identity)
+
     def _auth_violation(self) -> None:
         self._shared.totals.auth_violations += 1
         self.fail(b"Authorization Violation")
 
     def _auth_timeout(self) -> None:
-        if not self._authenticated and not self._stall & ENDED:
+        if not self._authenticated and not self._stall & (ENDED | AUTHENTICATING):
             self.fail(b"Authentication Timeout")
 
     def announce(self) -> None:
@@ -367,6 +505,8 @@ class Session(Connection):
     def deliver(self, subscription: Subscription, message: Outgoing) -> bool:
         """Take a message for `subscription`; False once the connection ended."""
         if self._left or self._gone:
+            return False
+        if self._received is not None and not self._may_receive(self._received, message):
             return False
         if message.header is None or self._headers:
             head, tail = message.head, message.tail
@@ -386,6 +526,13 @@ class Session(Connection):
             self.flush()
         if self._behind:
             self._shared.exchange.reader_behind = True
+        return True
+
+    def _may_receive(self, received: Received, message: Outgoing) -> bool:
+        if not received.take(message):
+            return False
+        if message.reply is not None:
+            received.asked(message.reply, self._loop.time())
         return True
 
     def _deliver_reply(self, subscription: Subscription, reply: bytes, body: bytes) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mq9cluster.gateway.auth import Authenticator
 from mq9cluster.gateway.commands import CommandHandler
 from mq9cluster.gateway.exchange import Exchange
+from mq9cluster.gateway.seats import Seats
 from mq9cluster.gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ class Totals:
     stale_connections: int = 0
     protocol_errors: int = 0
     auth_violations: int = 0
+    permission_violations: int = 0
+    tls_failures: int = 0  # handshakes that did not succeed
     refused_connections: int = 0
     refused_subscriptions: int = 0  # over subscriptions_max
     over_rate: int = 0  # commands refused by requests_per_s_max
@@ -57,5 +60,6 @@ class Shared:
     sessions: "dict[int, Session]" = field(default_factory=dict)
     leaving: "set[Connection]" = field(default_factory=set)  # ended, their sockets still open
     empty: asyncio.Event = field(default_factory=asyncio.Event)  # every socket is closed
+    seats: Seats = field(default_factory=Seats)
     totals: Totals = field(default_factory=Totals)
     last_connection: int = 0

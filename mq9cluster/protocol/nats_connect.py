@@ -1,6 +1,6 @@
 """What a client says of itself in CONNECT. Pure; called by `gateway.session`, calls nothing."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
@@ -30,11 +30,25 @@ class ConnectOptions:
     lang: str = ""
     version: str = ""
     user: str = ""
-    password: str = ""
-    token: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
     nkey: str = ""
-    signature: str = ""
-    jwt: str = ""
+    signature: str = field(default="", repr=False)
+    jwt: str = field(default="", repr=False)
+
+    def without_secrets(self) -> "ConnectOptions":
+        """These options once they have been checked: nobody can be made to tell what is gone."""
+        if not (self.password or self.token or self.signature or self.jwt):
+            return self
+        return replace(self, password="", token="", signature="", jwt="")
+
+    def brings_other_credentials(self, before: "ConnectOptions") -> bool:
+        """Whether a later CONNECT is somebody else's, or proves again who it is; `before` is
+        without secrets.
+        """
+        return (self.user, self.nkey) != (before.user, before.nkey) or bool(
+            self.password or self.token or self.signature or self.jwt
+        )
 
     def updated(self, text: bytes) -> "ConnectOptions":
         """These options with what `text` names changed: a later CONNECT keeps what it does not
@@ -53,12 +67,11 @@ class ConnectOptions:
             raise BadConnect("not an object")
         changes: dict[str, Any] = {}
         for key, value in said.items():
-            field = _FIELDS.get(
-                key.lower()
-            )  # Go matches names in any case, so clients may rely on it
-            if field is None or value is None:
+            # Go matches names in any case, so clients may rely on it
+            known = _FIELDS.get(key.lower())
+            if known is None or value is None:
                 continue
-            name, kind = field
+            name, kind = known
             if type(value) is not kind:
                 raise BadConnect(f"{key} is no {kind.__name__}")
             changes[name] = value

@@ -59,6 +59,25 @@ def matches(pattern: bytes, subject: bytes) -> bool:
     return len(wanted) == len(tokens)
 
 
+def covers(pattern: bytes, narrower: bytes) -> bool:
+    """Whether whatever a subscription to `narrower` gets, one to `pattern` gets too."""
+    wanted = pattern.split(b".")
+    tokens = narrower.split(b".")
+    if b"" in tokens:
+        return False
+    last = len(tokens) - 1
+    for place, token in enumerate(wanted):
+        if place > last:
+            return False
+        if token == _TAIL and place == len(wanted) - 1:
+            return True
+        if tokens[place] == _TAIL and place == last:
+            return False
+        if token not in (_STAR, tokens[place]):
+            return False
+    return len(wanted) == len(tokens)
+
+
 def reads_other_mailboxes(pattern: bytes) -> bool:
     """Whether a subscription to `pattern` has a wildcard where a mailbox address stands.
 

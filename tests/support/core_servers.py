@@ -13,10 +13,12 @@ from pathlib import Path
 
 import uvloop
 
-from mq9cluster.gateway.auth import AllowAll, PasswordAuthenticator, TokenAuthenticator
+from mq9cluster.domain.access import Access, User
+from mq9cluster.gateway.auth import AllowAll, Authenticator
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.listener import Listener, ServerName
 from mq9cluster.gateway.settings import Settings
+from tests.support.access import access_of, authenticator
 
 NATS_SERVER = Path(sys.executable).parent / "nats-server"
 
@@ -60,7 +62,7 @@ class CoreConfig:
             lines += [f'{name}: "{value}ms"'] if value else []
         return "\n".join(lines) + "\n"
 
-    def for_ours(self) -> tuple[Settings, AllowAll | TokenAuthenticator | PasswordAuthenticator]:
+    def for_ours(self) -> tuple[Settings, Authenticator]:
         given = {
             "payload_bytes_max": self.payload_bytes_max,
             "connections_max": self.connections_max,
@@ -73,9 +75,9 @@ class CoreConfig:
         }
         settings = Settings(**{name: value for name, value in given.items() if value})
         if self.token:
-            return settings, TokenAuthenticator(self.token)
+            return settings, authenticator(Access(token=self.token))
         if self.user:
-            return settings, PasswordAuthenticator({self.user: (self.password, "$G")})
+            return settings, authenticator(access_of(User(self.user, password=self.password)))
         return settings, AllowAll()
 
 

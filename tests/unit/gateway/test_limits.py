@@ -9,7 +9,6 @@ from itertools import pairwise
 import pytest
 
 from mq9cluster.gateway.allowance import Allowance
-from mq9cluster.gateway.auth import PasswordAuthenticator, TokenAuthenticator
 from mq9cluster.gateway.interest import Subscription
 from mq9cluster.gateway.outgoing import Outgoing
 from mq9cluster.gateway.session import Session
@@ -282,50 +281,6 @@ async def test_wide_fan_out_yields_to_others(gateway):
         await other.answers()
         turns += 1
     assert turns > 10
-
-
-@pytest.mark.parametrize(
-    ("authenticator", "good", "bad"),
-    [
-        (TokenAuthenticator("s3cret"), b'{"auth_token":"s3cret"', b'{"auth_token":"x"'),
-        (
-            PasswordAuthenticator({"ann": ("pw", "A")}),
-            b'{"user":"ann","pass":"pw"',
-            b'{"user":"bob","pass":""',
-        ),
-    ],
-)
-async def test_credentials_are_asked_for_and_checked(start_gateway, authenticator, good, bad):
-    gateway = await start_gateway(authenticator)
-    rest = b',"verbose":false,"pedantic":false}\r\n'
-    wire = await gateway.open(connect=b"CONNECT " + good + rest)
-    assert wire.info["auth_required"] is True
-    assert await wire.answers(b"SUB a 1\r\nPUB a 0\r\n\r\n") == b"MSG a 1 0\r\n\r\n"
-    for refused in (b"CONNECT " + bad + rest, b"PING\r\n", b"PUB a 0\r\n\r\n", b"SUB a 1\r\n"):
-        wire = await Wire.open(gateway.listener.port)
-        wire.send(refused)
-        assert await wire.rest() == b"-ERR 'Authorization Violation'\r\n"
-        wire.close()
-    assert gateway.listener.totals.auth_violations == 4
-
-
-async def test_accounts_do_not_hear_each_other(start_gateway):
-    users = {"ann": ("pw", "A"), "bob": ("pw", "B")}
-    gateway = await start_gateway(PasswordAuthenticator(users))
-    connect = b'CONNECT {"user":"%b","pass":"pw","verbose":false,"pedantic":false}\r\n'
-    ann = await gateway.open(connect=connect % b"ann")
-    bob = await gateway.open(connect=connect % b"bob")
-    await ann.answers(b"SUB > 1\r\n")
-    await bob.answers(b"PUB a 1\r\nx\r\nPUB $mq9.AI.X 0\r\n\r\n")
-    assert await ann.answers() == b""
-    assert gateway.handler.commands[0][1] == "B"
-
-
-async def test_who_says_nothing_in_time_is_sent_away(start_gateway):
-    gateway = await start_gateway(TokenAuthenticator("t"), auth_timeout_s=0.05)
-    wire = await Wire.open(gateway.listener.port)
-    assert await wire.rest() == b"-ERR 'Authentication Timeout'\r\n"
-    wire.close()
 
 
 async def test_commands_over_the_rate_are_told_overloaded_and_not_carried_out(start_gateway):
