@@ -21,6 +21,7 @@ from mq9cluster.cluster.proto import peers_pb2 as pb
 from mq9cluster.domain.ports import Clock
 
 UNHEARD_S_MAX: Final = 2.0  # twice what the peer itself waits: it ends its streams first
+ROUTE_FRAMES_A_TURN: Final = 256  # a peer that tells all its interest sends thousands at once
 _FLAGS: Final = Flag.LEADS_META | Flag.DRAINING
 
 
@@ -154,8 +155,12 @@ class PeerService:
             frame = read(pb.RouteFrame, await stream.receive())
             if session.over.is_set():
                 return
-            for data in frame.frames:
+            for number, data in enumerate(frame.frames, 1):
                 self._handler.on_route(session.peer, data)
+                if number % ROUTE_FRAMES_A_TURN == 0:
+                    await asyncio.sleep(0)
+                    if session.over.is_set():
+                        return
 
     async def snapshot(self, stream: Stream) -> None:
         """A snapshot: its chunks are read as fast as the handler takes them, one at a time."""

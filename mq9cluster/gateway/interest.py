@@ -8,6 +8,7 @@ both for busy subjects. A change of a literal subject drops one answer, a change
 all of them.
 """
 
+from collections.abc import Collection, Iterator
 from typing import NamedTuple, Protocol
 
 from mq9cluster.gateway.outgoing import Outgoing
@@ -96,6 +97,17 @@ class _Place:
             del self.groups[queue]
         return len(members)
 
+    def of(self, queue: bytes | None) -> Collection[Subscription]:
+        """The plain ones, or those of a group."""
+        return self.plain if queue is None else (self.groups or {}).get(queue, ())
+
+    def queues(self, subject: bytes) -> Iterator[tuple[bytes, bytes | None]]:
+        """What kinds of them there are."""
+        if self.plain:
+            yield subject, None
+        for queue in list(self.groups or ()):
+            yield subject, queue
+
     @property
     def empty(self) -> bool:
         return not self.plain and not self.groups
@@ -181,18 +193,23 @@ class Interest:
         place = self._literals.get(subject)
         return NOBODY if place is None else _merged([place])
 
-    def members(self) -> list[tuple[bytes, bytes | None, int]]:
-        """All there is, as (subject, queue, members): what a new peer is told first."""
-        listed: list[tuple[bytes, bytes | None, int]] = []
-        places = [(subject, place) for subject, place in self._literals.items()]
-        places += _patterns(self._root, b"")
-        for subject, place in places:
-            if place.plain:
-                listed.append((subject, None, len(place.plain)))
-            listed += [
-                (subject, queue, len(group)) for queue, group in (place.groups or {}).items()
-            ]
-        return listed
+    def subjects(self) -> Iterator[tuple[bytes, bytes | None]]:
+        """All there is, as (subject, queue): what a peer is told of. The table may change while it
+        is listed; what comes meanwhile may be missing, which is for the observer to tell.
+        """
+        for subject in list(self._literals):
+            place = self._literals.get(subject)
+            if place is not None:
+                yield from place.queues(subject)
+        for subject, place in _patterns(self._root, b""):
+            yield from place.queues(subject)
+
+    def members_of(self, subject: bytes, queue: bytes | None) -> int:
+        """How many subscriptions of exactly this subject or pattern there are, plain or of a
+        group.
+        """
+        place = self._literals.get(subject) if is_literal(subject) else self._existing(subject)
+        return 0 if place is None else len(place.of(queue))
 
     @property
     def answers_cached(self) -> int:
@@ -209,6 +226,16 @@ class Interest:
             if b"" not in tokens:
                 _walk(self._root, tokens, places)
         return _merged(places) if places else NOBODY  # never another empty Match: it is the sign
+
+    def _existing(self, pattern: bytes) -> _Place | None:
+        node = self._root
+        *tokens, last = pattern.split(b".")
+        for token in tokens if last == b">" else (*tokens, last):
+            following = node.star if token == b"*" else node.children.get(token)
+            if following is None:
+                return None
+            node = following
+        return node.tail if last == b">" else node.here
 
     def _place(self, pattern: bytes) -> _Place:
         node = self._root
@@ -281,20 +308,18 @@ def _remove(root: _Node, tokens: list[bytes], subscription: Subscription) -> int
     return left
 
 
-def _patterns(node: _Node, prefix: bytes) -> list[tuple[bytes, _Place]]:
+def _patterns(node: _Node, prefix: bytes) -> Iterator[tuple[bytes, _Place]]:
     """Every pattern below `node`. Without recursion: a pattern may have thousands of tokens."""
-    found: list[tuple[bytes, _Place]] = []
     waiting = [(node, prefix)]
     while waiting:
         node, prefix = waiting.pop()
         if node.here is not None:
-            found.append((prefix[:-1], node.here))
+            yield prefix[:-1], node.here
         if node.tail is not None:
-            found.append((prefix + b">", node.tail))
+            yield prefix + b">", node.tail
         if node.star is not None:
             waiting.append((node.star, prefix + b"*."))
         waiting += [(child, prefix + token + b".") for token, child in node.children.items()]
-    return found
 
 
 def _merged(places: list[_Place]) -> Match:
