@@ -21,6 +21,7 @@ from contextlib import AsyncExitStack
 from typing import Any, TypeVar
 
 from mq9cluster.admin.http import AdminServer
+from mq9cluster.broker.agents import Agents, no_codes
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
 from mq9cluster.cluster.cluster import Cluster
@@ -127,7 +128,8 @@ class Node(MemberEvents):
             config.limits.waiting_fetches_max,
         )
         self._mailboxes = mailboxes
-        router = Router(mailboxes, self._clock)
+        agents = Agents(cluster.shards, no_codes, config.agent_ttl_s)
+        router = Router(mailboxes, agents, self._clock)
         chance = random.Random()  # noqa: S311  spreads load, guards nothing
         self._routes = Routes(cluster.peers.send_route, chance)
         for peer in cluster.peers.names:

@@ -1,13 +1,14 @@
 """From subject to command: the table of what mq9 can be asked.
 
-The gateway calls `handle` for every message published under `$mq9.AI.`; the table leads to a
-method of `Mailboxes`. Subjects repeat, so what one means is remembered.
+The gateway calls `handle` for every message published under `$mq9.AI.`; the tables lead to a
+method of `Mailboxes` or `Agents`. Subjects repeat, so what one means is remembered.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from mq9cluster.broker.agents import Agents
 from mq9cluster.broker.call import Call, Counted
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.domain.address import parse_address
@@ -21,6 +22,11 @@ ROUTES_REMEMBERED_MAX: Final = 16_384  # about 500 bytes each; forgotten all at 
 
 # Commands whose subject is complete, and those that an address follows.
 BARE: Final = {"MAILBOX.CREATE": Mailboxes.create}
+OF_AGENTS: Final = {
+    "AGENT.REGISTER": Agents.register,
+    "AGENT.UNREGISTER": Agents.unregister,
+    "AGENT.REPORT": Agents.report,
+}
 ADDRESSED: Final = {
     "MSG.SEND": Mailboxes.send,
     "MSG.FETCH": Mailboxes.fetch,
@@ -36,13 +42,16 @@ _Run = Callable[[int, bytes | None, bytes, Call], None]
 class Router:
     """The gateway's `CommandHandler`."""
 
-    def __init__(self, mailboxes: Mailboxes, clock: Clock) -> None:
+    def __init__(self, mailboxes: Mailboxes, agents: Agents, clock: Clock) -> None:
         self._mailboxes = mailboxes
+        bound = {words: partial(method, mailboxes) for words, method in BARE.items()}
+        bound |= {words: partial(method, agents) for words, method in OF_AGENTS.items()}
+        self._bare = bound
         self._routes: dict[tuple[str, bytes], tuple[_Run, Counted]] = {}
         self.refused: dict[str, int] = {}  # how often, by error code
         self.counted = {
             command: Counted(Histogram(), self.refused, clock.seconds)
-            for command in (*BARE, *ADDRESSED, DELETE, "unknown")
+            for command in (*BARE, *OF_AGENTS, *ADDRESSED, DELETE, "unknown")
         }
 
     def handle(
@@ -76,8 +85,8 @@ class Router:
         rest = words[len(command) + 1 :]
         counted = self.counted.get(command, self.counted["unknown"])
         try:
-            if words in BARE:
-                run: _Run = partial(_bound(BARE[words], self._mailboxes), account)
+            if words in self._bare:
+                run: _Run = partial(self._bare[words], account)
             elif command in ADDRESSED and rest:
                 target = self._mailboxes.target(account, parse_address(rest))
                 run = partial(_bound(ADDRESSED[command], self._mailboxes), target)

@@ -49,6 +49,13 @@ EXPIRE_WAIT_S_MAX: Final = 60.0  # a timer a year ahead would not follow a clock
 ParcelDone = Callable[[list[Outcome] | Refused | None], None]
 
 
+class Gather(Protocol):
+    """Has what its node's clients asked for accepted, if it is to leave with this turn."""
+
+    def __call__(self, *, entry: bool) -> None:
+        """`entry`: there will be an entry anyway."""
+
+
 class State(StateView, Protocol):
     """What the replica needs of `storage.state.ShardState`."""
 
@@ -96,7 +103,7 @@ class Replica:
         self.caught_up = asyncio.Event()  # with the log as it was at the start
         self.entry_commands = Histogram(SIZE_BOUNDS)
         self.commit_seconds = Histogram()
-        self.gather: Callable[[], None] | None = None  # the shard's own parcel, at a turn's end
+        self.gather: Gather | None = None  # the shard's own parcel, at a turn's end
         self.send = send
         self.send_state = send_state
         self._state = state
@@ -179,7 +186,7 @@ class Replica:
     def prepare(self) -> None:
         """A turn ends: one entry of all parcels, or several where they are too much for one."""
         if self.gather:
-            self.gather()
+            self.gather(entry=bool(self._accepted or self._own))
         self._notice_leadership()
         if self._own:
             self._accept_own()

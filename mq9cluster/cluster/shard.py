@@ -22,6 +22,7 @@ from mq9cluster.cluster.replica import LOST, Replica
 from mq9cluster.cluster.waiting import FetchDone, Waiter
 from mq9cluster.domain.command import Command, EndConnection, FetchMessages, Owner
 from mq9cluster.domain.errors import Mq9Error, OutcomeUnknown, Overloaded, Unavailable
+from mq9cluster.domain.limits import REPORT_WAIT_MS
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.outcome import Outcome, Refused
 from mq9cluster.domain.read import MessagesRead, Query
@@ -34,6 +35,8 @@ PARCELS_UNDER_WAY_MAX: Final = 256  # then commands gather; below what a shard k
 PROPOSAL_DEADLINE_S: Final = 5.0  # below the request timeouts that clients use
 READ_DEADLINE_S: Final = 5.0  # for finding a leader, beyond what a FETCH waits
 DEADLINE_CHECK_S: Final = 0.25
+BEAT_S: Final = REPORT_WAIT_MS / 1000
+PATIENT_COMMANDS_MAX: Final = 1_000  # gathered: then they leave; applied in about 10 ms
 RETRY_S: Final = 0.05  # between two looks for a leader
 PERSIST_S: Final = 1.0  # between two tries of what must not be lost
 
@@ -94,6 +97,8 @@ class Shard:
         self._gathered_bytes = 0
         self._gathering_until_s = 0.0
         self._closing = False
+        self._hurried = False  # what has gathered is to leave with this turn
+        self._patience: asyncio.TimerHandle | None = None  # when what may wait leaves
         self._sequence = 0
         self._parcels: dict[int, _Parcel] = {}  # not yet answered, by sequence
         self._confirmed = 0
@@ -104,12 +109,12 @@ class Shard:
         self._attempts: dict[Waiter, Callable[[], None]] = {}
         self._stopped = False
         if replica:
-            replica.gather = self._close
+            replica.gather = self._gather
 
     def stop(self) -> None:
         """Retry nothing more."""
         self._stopped = True
-        for timer in (self._retry_timer, self._deadline_timer):
+        for timer in (self._retry_timer, self._deadline_timer, self._patience):
             if timer:
                 timer.cancel()
 
@@ -138,8 +143,11 @@ class Shard:
 
     # --- commands --------------------------------------------------------------------------------
 
-    def propose(self, command: Command, done: Done) -> None:
-        """Have `command` applied; `done` gets its outcome, later and once."""
+    def propose(self, command: Command, done: Done, *, may_wait: bool = False) -> None:
+        """Have `command` applied; `done` gets its outcome, later and once.
+
+        One that `may_wait` waits up to REPORT_WAIT_MS for others to share an entry with.
+        """
         needed = SINCE.get(type(command))
         if needed and needed > self._features():
             done(Refused(Unavailable("not before all nodes of the cluster run this version")))
@@ -155,12 +163,29 @@ class Shard:
             return
         if not self._commands:
             self._gathering_until_s = self._loop.time() + PROPOSAL_DEADLINE_S
-            self._close_at_the_turns_end()
             if not self._deadline_timer:
                 self._check_deadlines_later()
         self._commands.append(data)
         self._waiting.append(done)
         self._gathered_bytes += len(data)
+        if not may_wait or len(self._commands) >= PATIENT_COMMANDS_MAX:
+            self._hurry()
+        elif not self._hurried and self._patience is None:
+            self._patience = self._loop.call_at(self._next_beat_s(), self._hurry)
+
+    def _next_beat_s(self) -> float:
+        """When patient commands leave: all shards' at once, so that they share a sync as well."""
+        now_s = self._loop.time()
+        return now_s + BEAT_S - now_s % BEAT_S
+
+    def _hurry(self) -> None:
+        """What has gathered leaves with this turn."""
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None
+        if not self._hurried:
+            self._hurried = True
+            self._close_at_the_turns_end()
 
     def propose_surely(self, command: Command, done: Callable[[], None]) -> None:
         """Propose until it is applied: for what must not be lost and may happen twice."""
@@ -175,10 +200,15 @@ class Shard:
 
     def _close_at_the_turns_end(self) -> None:
         if self.replica and self.replica.leads:
-            self.replica.wake()  # whose turn's end calls _close
+            self.replica.wake()  # whose turn's end calls _gather
         elif not self._closing:
             self._closing = True
             self._loop.call_soon(self._close)
+
+    def _gather(self, *, entry: bool) -> None:
+        """The replica's turn ends, with an `entry` or without: patient commands wait for one."""
+        if self._hurried or entry:
+            self._close()
 
     def _close(self) -> None:
         """A turn ends: what gathered becomes a parcel, or several, and leaves."""
@@ -197,6 +227,7 @@ class Shard:
             self.parcel_commands.observe(count)
             if not self._retry_timer:
                 self._dispatch(self._sequence, parcel)
+        self._hurried = bool(self._commands)
 
     def _dispatch(self, sequence: int, parcel: _Parcel) -> bool:
         """Send a parcel to the leader; whether there is one."""
@@ -273,6 +304,7 @@ class Shard:
         if self._commands and self._gathering_until_s <= now_s:
             waiting = self._waiting
             self._commands, self._waiting, self._gathered_bytes = [], [], 0
+            self._hurried = False
             for done in waiting:
                 done(Refused(Unavailable("the shard takes no commands")))
         if (self._parcels or self._commands) and not self._stopped:

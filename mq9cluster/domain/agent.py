@@ -97,7 +97,7 @@ class AgentCard:
 def parse_card(body: Mapping[str, object]) -> AgentCard:
     """The card in a REGISTER body; InvalidField, InvalidRequest or InvalidMailAddress."""
     registered = {key: value for key, value in body.items() if key != "_mq9"}
-    _check_depth(registered)
+    check_depth(registered)
     try:
         encoded = orjson.dumps(registered)
     except (orjson.JSONEncodeError, RecursionError) as error:
@@ -252,7 +252,7 @@ def _strings(value: object) -> Iterator[str]:
             yield from _strings(inner)
 
 
-def _check_depth(value: object) -> None:
+def check_depth(value: object) -> None:
     """Refuse what is nested too deep, without recursing into it."""
     level: list[object] = [value]
     for _ in range(CARD_DEPTH_MAX):

@@ -1,4 +1,4 @@
-"""From outcome to reply: the JSON a client gets. Source: docs/protocol.md, sections 2, 3 and 5."""
+"""From outcome to reply: the JSON a client gets. Source: docs/protocol.md, sections 2 to 5."""
 
 from binascii import b2a_base64
 from typing import Any
@@ -8,7 +8,7 @@ import orjson
 from mq9cluster.domain.address import address_of
 from mq9cluster.domain.errors import Mq9Error
 from mq9cluster.domain.message import Message
-from mq9cluster.domain.outcome import MailboxCreated, MessageStored
+from mq9cluster.domain.outcome import AgentRegistered, MailboxCreated, MessageStored
 from mq9cluster.domain.read import MessagesRead
 
 DONE = b'{"error":""}'
@@ -32,6 +32,16 @@ def stored(outcome: MessageStored) -> bytes:
     if outcome.duplicate:
         return b'{"error":"","msg_id":%d,"duplicate":true}' % outcome.msg_id
     return b'{"error":"","msg_id":%d}' % outcome.msg_id
+
+
+def registered(outcome: AgentRegistered) -> bytes:
+    """What REGISTER answers."""
+    return orjson.dumps({"error": "", "name": outcome.name, "expires_at": outcome.expires_at_s})
+
+
+def reported(expires_at_s: int) -> bytes:
+    """What REPORT answers."""
+    return b'{"error":"","expires_at":%d}' % expires_at_s
 
 
 def messages(found: MessagesRead, *, as_text: bool) -> bytes:

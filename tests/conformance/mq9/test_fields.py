@@ -98,6 +98,35 @@ FIELDS = (
     Field("QUERY", "limit", *integer(1, 1000)),
     Field("QUERY", "encoding", ("base64", "text", None), ("", "utf-8", *NOT_STRINGS)),
     Field("QUERY", "consistency", ("stale", None), ("", "eventual", *NOT_STRINGS)),
+    Field("REGISTER", "name", *name()),
+    Field("REGISTER", "ttl", *integer(0, TEN_YEARS_S)),
+    Field("REGISTER", "mailbox", ("a", "mq9://b/a", None), NOT_STRINGS),
+    Field("REGISTER", "tags", *tag_list()),
+    Field("REGISTER", "description", ("", "any\ntext", None), NOT_STRINGS),
+    Field("REGISTER", "version", ("1.0", 2, 1.5, None), (True, [1], {"a": 1})),
+    Field("REGISTER", "provider", ("p", {"organization": "p"}, {}, None), (7, True, ["p"])),
+    Field(
+        "REGISTER",
+        "skills",
+        ([], ["s"], [{}], ["s"] * 128, [{"examples": ["e"] * 64, "tags": ["t"] * 32}], None),
+        (
+            "s",
+            7,
+            {"id": "s"},
+            [7],
+            ["s"] * 129,
+            [{"examples": ["e"] * 65}],
+            [{"examples": "e"}],
+            [{"tags": "t"}],
+            [{"tags": ["t"] * 33}],
+            [{"id": 7}],
+            [{"description": ["d"]}],
+        ),
+    ),
+    Field("REPORT", "name", *name()),
+    Field("REPORT", "mailbox", (), NOT_STRINGS),
+    Field("UNREGISTER", "name", *name()),
+    Field("UNREGISTER", "mailbox", (), NOT_STRINGS),
 )
 
 
@@ -142,6 +171,20 @@ async def try_query(mq9: Mq9, fields: dict[str, Any]) -> Reply:
     return await mq9.ask(f"MSG.QUERY.{await mq9.box('field')}", fields)
 
 
+async def try_register(mq9: Mq9, fields: dict[str, Any]) -> Reply:
+    return await mq9.ask("AGENT.REGISTER", {"name": fresh("field"), **fields})
+
+
+async def try_report(mq9: Mq9, fields: dict[str, Any]) -> Reply:
+    await mq9.ask("AGENT.REGISTER", fields)
+    return await mq9.ask("AGENT.REPORT", fields)
+
+
+async def try_unregister(mq9: Mq9, fields: dict[str, Any]) -> Reply:
+    await mq9.ask("AGENT.REGISTER", fields)
+    return await mq9.ask("AGENT.UNREGISTER", fields)
+
+
 TRIES: dict[str, Callable[[Mq9, dict[str, Any]], Any]] = {
     "CREATE": try_create,
     "FETCH": try_fetch,
@@ -150,6 +193,9 @@ TRIES: dict[str, Callable[[Mq9, dict[str, Any]], Any]] = {
     "ACK": try_ack,
     "NACK": try_nack,
     "QUERY": try_query,
+    "REGISTER": try_register,
+    "REPORT": try_report,
+    "UNREGISTER": try_unregister,
 }
 
 

@@ -27,6 +27,7 @@ from mq9cluster.domain.command import (
 from mq9cluster.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.outcome import Done, MailboxCreated, MessageStored, Outcome, Refused
 from mq9cluster.domain.read import Browse, MessagesRead, Query
+from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_parcel
 from mq9cluster.node import SystemClock
 from mq9cluster.storage.store import Store, open_store
 from tests.support.solo_shards import open_solo_shards
@@ -96,9 +97,9 @@ async def until(condition: Callable[[], bool]) -> None:
     pytest.fail("it never came to that")
 
 
-async def outcome_of(shard: Shard, command: Command) -> Outcome:
+async def outcome_of(shard: Shard, command: Command, *, may_wait: bool = False) -> Outcome:
     answered: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
-    shard.propose(command, answered.set_result)
+    shard.propose(command, answered.set_result, may_wait=may_wait)
     return await answered
 
 
@@ -123,6 +124,68 @@ async def test_commands_of_one_turn_are_one_entry_and_answered_in_order(one: One
     sends = [outcome_of(shard, SendMessage(REF, b"%d" % n)) for n in range(50)]
     assert await asyncio.gather(*sends) == [MessageStored(n) for n in range(1, 51)]
     assert replica_of(shard).machine.applied_index == before + 1
+
+
+async def test_patient_commands_leave_together_after_a_while(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_module, "BEAT_S", 0.05)
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    before = replica_of(shard).machine.applied_index
+    for first in (1, 6):
+        sends = [outcome_of(shard, SendMessage(REF, b"x"), may_wait=True) for _ in range(5)]
+        assert await asyncio.gather(*sends) == [MessageStored(first + n) for n in range(5)]
+    assert replica_of(shard).machine.applied_index == before + 2
+
+
+@pytest.fixture
+def never(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patient commands would wait for an hour, and no deadline looks at them."""
+    monkeypatch.setattr(shard_module, "BEAT_S", 3_600.0)
+    monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_S", 3_600.0)
+
+
+@pytest.mark.usefixtures("never")
+async def test_patient_commands_leave_with_one_that_is_not_and_before_it(one: OneShard) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    before = replica_of(shard).machine.applied_index
+    patient = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"1"), may_wait=True))
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert shard.pending_commands == 1
+    assert await outcome_of(shard, SendMessage(REF, b"2")) == MessageStored(2)
+    assert await patient == MessageStored(1)
+    assert replica_of(shard).machine.applied_index == before + 1
+
+
+@pytest.mark.usefixtures("never")
+async def test_patient_commands_join_an_entry_that_others_cause(one: OneShard) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    patient = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"1"), may_wait=True))
+    await asyncio.sleep(0)
+    replica_of(shard).accept(encode_parcel(PARCEL_OF_NOBODY, []), lambda _: None)
+    assert await patient == MessageStored(1)
+
+
+@pytest.mark.usefixtures("never")
+async def test_so_many_patient_commands_and_no_more_wait(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_module, "PATIENT_COMMANDS_MAX", 3)
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    sends = [
+        asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"x"), may_wait=True))
+        for _ in range(2)
+    ]
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert shard.commands_under_way == 0
+    sends.append(asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"x"), may_wait=True)))
+    assert await asyncio.gather(*sends) == [MessageStored(n) for n in (1, 2, 3)]
 
 
 async def test_what_is_too_much_for_one_entry_becomes_several(

@@ -1,0 +1,175 @@
+"""The agents' commands that change the registry: what each means, on the shards that hold agents.
+
+Called by `router`, one method per command; answers through a `Call`. An agent lives in the shard of
+its name. A command by mailbox goes to every shard, since its agents may be anywhere; it is not
+atomic, and says so where shards answered differently. DISCOVER is `discovery`'s.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from mq9cluster.broker.call import Call
+from mq9cluster.cluster.shard import Shard
+from mq9cluster.cluster.shards import Shards
+from mq9cluster.domain.address import agent_ref, mailbox_ref
+from mq9cluster.domain.agent import AgentCard
+from mq9cluster.domain.command import (
+    RegisterAgent,
+    ReportAgent,
+    ReportAgents,
+    UnregisterAgent,
+    UnregisterAgents,
+)
+from mq9cluster.domain.errors import AgentNotFound, Mq9Error, OutcomeUnknown
+from mq9cluster.domain.outcome import (
+    AgentRegistered,
+    AgentsReported,
+    AgentsUnregistered,
+    Outcome,
+    Refused,
+)
+from mq9cluster.domain.registry import NO_CODES
+from mq9cluster.protocol import agent_requests, replies
+
+Codes = Mapping[str, bytes]  # by embedder id
+Embed = Callable[[AgentCard, Callable[[Codes | Refused], None]], None]
+"""Gives the codes there are for a card, now or later, once; raises the domain's errors."""
+
+ByMailbox = ReportAgents | UnregisterAgents
+
+
+def no_codes(_: AgentCard, done: Callable[[Codes | Refused], None]) -> None:
+    """An `Embed` for a node that does not embed."""
+    done(NO_CODES)
+
+
+class Agents:
+    """What agents tell of themselves. `ttl_s` is that of agents that name none; 0: for ever."""
+
+    def __init__(self, shards: Shards, embed: Embed, ttl_s: int) -> None:
+        self._shards = shards
+        self._embed = embed
+        self._ttl_s = ttl_s
+
+    def register(self, account: str, _: int, __: bytes | None, payload: bytes, call: Call) -> None:
+        """AGENT.REGISTER."""
+        card = agent_requests.parse_register(payload)
+        self._embed(card, partial(self._embedded, account, card, call))
+
+    def _embedded(self, account: str, card: AgentCard, call: Call, codes: Codes | Refused) -> None:
+        if isinstance(codes, Refused):
+            call.refuse(codes.error)
+            return
+        ref = agent_ref(account, card.name)
+        ttl_s = self._ttl_s if card.ttl_s is None else card.ttl_s
+        command = RegisterAgent(ref, card.mailbox or "", ttl_s, card.body, tuple(codes.items()))
+        self._shards.of(ref).propose(command, partial(_answer, call))
+
+    def unregister(
+        self, account: str, _: int, __: bytes | None, payload: bytes, call: Call
+    ) -> None:
+        """AGENT.UNREGISTER."""
+        whom = agent_requests.parse_unregister(payload)
+        if whom.address:
+            self._everywhere(UnregisterAgents(mailbox_ref(account, whom.address)), whom, call)
+        else:
+            ref = agent_ref(account, whom.name)
+            self._shards.of(ref).propose(UnregisterAgent(ref), partial(_answer, call))
+
+    def report(self, account: str, _: int, __: bytes | None, payload: bytes, call: Call) -> None:
+        """AGENT.REPORT; many share an entry, for which each waits a little."""
+        whom, report_info = agent_requests.parse_report(payload)
+        if whom.address:
+            ref = mailbox_ref(account, whom.address)
+            self._everywhere(ReportAgents(ref, report_info), whom, call, may_wait=True)
+        else:
+            agent = agent_ref(account, whom.name)
+            command = ReportAgent(agent, report_info)
+            self._shards.of(agent).propose(command, partial(_answer, call), may_wait=True)
+
+    def _everywhere(
+        self,
+        command: ByMailbox,
+        whom: agent_requests.Whom,
+        call: Call,
+        *,
+        may_wait: bool = False,
+    ) -> None:
+        reply = replies.reported if isinstance(command, ReportAgents) else _done
+        answers = _Answers(len(self._shards.all), whom.address or "", call, reply)
+        for shard in self._shards.all:
+            done = partial(_step, shard, command, answers)
+            shard.propose(command, done, may_wait=may_wait)
+
+
+class _Answers:
+    """What the shards answer to a command by mailbox, until the last one did."""
+
+    __slots__ = ("_address", "_call", "_expiries", "_left", "_met", "_refused", "_reply")
+
+    def __init__(
+        self, shards: int, address: str, call: Call, reply: Callable[[int], bytes]
+    ) -> None:
+        """`reply` is made with the time at which the first agent expires."""
+        self._reply = reply
+        self._left = shards
+        self._address = address
+        self._call = call
+        self._met = 0  # agents
+        self._expiries: list[int] = []
+        self._refused: list[Refused] = []
+
+    def add(self, outcome: AgentsReported | AgentsUnregistered) -> None:
+        """A step of a shard succeeded."""
+        self._met += outcome.agents
+        if isinstance(outcome, AgentsReported) and outcome.expires_at_s:
+            self._expiries.append(outcome.expires_at_s)
+
+    def end(self, refused: Refused | None = None) -> None:
+        """A shard is done, or refused."""
+        self._left -= 1
+        if refused:
+            self._refused.append(refused)
+        if self._left:
+            return
+        if self._refused:
+            self._call.refuse(self._failure())
+        elif not self._met:
+            self._call.refuse(AgentNotFound(f"none has the mailbox {self._address}"))
+        else:
+            self._call.reply(self._reply(min(self._expiries, default=0)))
+
+    def _failure(self) -> Mq9Error:
+        """A shard's own word where nothing was done; else that nobody knows how far it went."""
+        errors = [refused.error for refused in self._refused]
+        if not self._met and all(error.code != OutcomeUnknown.code for error in errors):
+            return errors[0]
+        return OutcomeUnknown(f"{len(errors)} shards did not do it: {errors[0]}")
+
+
+def _step(shard: Shard, command: ByMailbox, answers: _Answers, outcome: Outcome) -> None:
+    """A shard did a step of a command by mailbox: have it do the next, if there is one."""
+    if isinstance(outcome, AgentsReported | AgentsUnregistered):
+        answers.add(outcome)
+        if outcome.resume:
+            further = command._replace(after=outcome.resume)
+            shard.propose(further, partial(_step, shard, further, answers))
+        else:
+            answers.end()
+    elif isinstance(outcome, Refused):
+        answers.end(outcome)
+
+
+def _done(_: int) -> bytes:
+    return replies.DONE
+
+
+def _answer(call: Call, outcome: Outcome) -> None:
+    if isinstance(outcome, AgentsReported):
+        call.reply(replies.reported(outcome.expires_at_s))
+    elif isinstance(outcome, AgentRegistered):
+        call.reply(replies.registered(outcome))
+    elif isinstance(outcome, AgentsUnregistered):
+        call.reply(replies.DONE)
+    elif isinstance(outcome, Refused):
+        call.refuse(outcome.error)
