@@ -28,6 +28,7 @@ from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import DEFAULT_RETENTION, Durability, Retention, offload_to
 from mq9cluster.cluster.membership import ForeignData, MemberEvents, Membership
 from mq9cluster.cluster.peers import PeerTls
+from mq9cluster.cluster.scrubbing import Scrubbing
 from mq9cluster.config import Address, Config
 from mq9cluster.gateway.auth import AllowAll
 from mq9cluster.gateway.exchange import Exchange
@@ -155,6 +156,7 @@ class Node(MemberEvents):
             log.info("websockets", extra={"listen": str(Address(config.ws_listen.host, port))})
         self._listener = listener
         self.on_members()
+        self._start_scrubbing(store, durability)
         self._view.parts = Parts(
             store, durability, cluster, router, mailboxes, exchange, settings, listener
         )
@@ -253,6 +255,12 @@ class Node(MemberEvents):
             checkpoint=store.checkpoint,
             sync_delay_s=_injected_ms(SYNC_DELAY_VARIABLE) / 1000,
         )
+
+    def _start_scrubbing(self, store: Store, durability: Durability) -> None:
+        rows = store.database.rows_in_files
+        work = Scrubbing(store.scrub(), rows, durability.fail, self._clock.seconds)
+        task = asyncio.create_task(work.run(at_once=not store.scrubbed))
+        self._running.callback(task.cancel)
 
     def fail(self, error: BaseException) -> None:
         """A part cannot go on, so the node cannot either. The first one to say so counts."""

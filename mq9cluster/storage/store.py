@@ -42,6 +42,7 @@ class Store:
     database: Database
     sentinel: Sentinel
     incarnation: int  # the number of this start
+    scrubbed: bool  # everything was read before it was opened
 
     @property
     def node_id(self) -> str:
@@ -102,9 +103,10 @@ def open_store(
         database = Database.open(path, create=not born, limits=limits, on_synced=on_synced)
         _check_sequence(database, sentinel)
         _check_owner(database, sentinel, born=born)
-        if database.rows_in_files() <= SCRUBBED_AT_START_ROWS_MAX:
+        small = database.rows_in_files() <= SCRUBBED_AT_START_ROWS_MAX
+        if small:
             _scrub(database)
-        store = Store(directory, database, sentinel, sentinel.count_start())
+        store = Store(directory, database, sentinel, sentinel.count_start(), scrubbed=small)
         if not born:
             store.checkpoint()
             sentinel.set_initialised()
