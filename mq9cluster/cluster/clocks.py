@@ -24,11 +24,20 @@ class ClusterClock:
         self._heard = 1  # clocks, with this node's own
         self._settled = False  # heard enough of them at least once
         self.offset_ms = 0  # how far the median is ahead of this node's clock
+        self._away_ms = self._own_away_ms()
+
+    def _own_away_ms(self) -> int:
+        return self._clock.wall_ms() - self._clock.monotonic_ms()
 
     def hear(self, ahead_ms: Iterable[int]) -> None:
         """How far the clocks of the peers that can be heard are ahead of ours."""
         clocks = sorted([0, *ahead_ms])
         self._heard = len(clocks)
+        before_ms, self._away_ms = self._away_ms, self._own_away_ms()
+        if self._members > 1 and self._settled:
+            self.offset_ms -= self._away_ms - before_ms  # where this node's own clock was set
+            if self._heard == 1:
+                return  # hearing nobody is no reason to think better of it
         low, high = clocks[(self._heard - 1) // 2], clocks[self._heard // 2]
         nearer_high = abs(high - self.offset_ms) < abs(low - self.offset_ms)
         self.offset_ms = high if self._settled and nearer_high else low

@@ -425,6 +425,8 @@ class Replica:
         return reads.browse(workspace, request)
 
     def _browsed(self, waiter: Waiter, found: MessagesRead | Refused) -> None:
+        if waiter.done is None:
+            return  # nobody waits any more, and nothing was looked at
         if not isinstance(found, MessagesRead) or found.messages:
             waiter.finish(found)
         elif waiter.seen != reads.position(self.machine.workspace, waiter.request.mailbox):

@@ -8,10 +8,13 @@ HOUR_MS = 3_600_000
 
 
 class Clock:
-    """A wall clock that stands at noon."""
+    """A wall clock that stands at noon until somebody sets it."""
+
+    def __init__(self) -> None:
+        self.set_by_ms = 0
 
     def wall_ms(self) -> int:
-        return 12 * HOUR_MS
+        return 12 * HOUR_MS + self.set_by_ms
 
     def monotonic_ms(self) -> int:
         return 0
@@ -78,3 +81,37 @@ def test_of_two_clocks_that_never_knew_a_third_the_earlier_counts() -> None:
     assert (early.may_lead, late.may_lead) == (True, False)
     assert early.wall_ms() == 12 * HOUR_MS
     assert late.wall_ms() == 11 * HOUR_MS
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_hearing_nobody_for_a_while_is_no_reason_to_think_better_of_oneself(hours: int) -> None:
+    """Simulator, seed 14: cut off in between, it led as soon as it heard one of the others."""
+    off = clock(3)
+    off.hear([-hours * HOUR_MS] * 2)
+    off.hear([])
+    assert not off.may_lead
+    off.hear([-hours * HOUR_MS])
+    assert not off.may_lead
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_wrongly_while_alone_is_not_believed_afterwards(hours: int) -> None:
+    own = Clock()
+    mine = ClusterClock(own, 3)
+    mine.hear([0, 0])
+    mine.hear([])
+    own.set_by_ms = hours * HOUR_MS
+    mine.hear([])
+    mine.hear([-hours * HOUR_MS])
+    assert not mine.may_lead
+    assert mine.wall_ms() == 12 * HOUR_MS
+
+
+def test_a_node_alone_in_its_cluster_goes_by_its_own_clock_however_that_is_set() -> None:
+    own = Clock()
+    mine = ClusterClock(own, 1)
+    mine.hear([])
+    own.set_by_ms = HOUR_MS
+    mine.hear([])
+    assert mine.may_lead
+    assert mine.wall_ms() == 13 * HOUR_MS

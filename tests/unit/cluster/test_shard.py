@@ -276,6 +276,24 @@ async def test_a_waiting_fetch_is_answered_by_the_message_it_waits_for(one: OneS
         assert [message.payload for message in found.messages] == [b"now"]
 
 
+async def test_a_client_that_leaves_before_its_fetch_looks_leaves_nothing_behind(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulator, seed 15: such a FETCH looked for itself for ever, and the node ended."""
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    await outcome_of(shard, SendMessage(REF, b"one"))
+    waiter = Waiter(Browse(REF), 60_000, lambda _: None)
+    barriers: list[Callable[[int], None]] = []
+    with monkeypatch.context() as slow:
+        slow.setattr(replica_of(shard).engine, "read_barrier", barriers.append)
+        shard.fetch(waiter)
+    shard.cancel(waiter)
+    barriers[0](replica_of(shard).machine.applied_index)
+    assert await queried(shard) == [b"one"]
+    assert shard.waiting_fetches == 0
+
+
 async def test_one_message_goes_to_one_waiting_member(one: OneShard) -> None:
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
