@@ -44,12 +44,14 @@ class Runs:
         self._on_lease_lost = on_lease_lost
         self._loop = asyncio.get_running_loop()
         self._until_s = 0.0
+        self._lost = False  # the lease ran out, and no new run has begun
         self._led_meta_since_s: float | None = None
         self._released: dict[tuple[int, int, int], float] = {}
 
     def begin(self) -> None:
         """This node's run is known to all: its lease begins."""
         self.in_lease = True
+        self._lost = False
         self._until_s = self._loop.time() + LEASE_HELD_S
 
     def renew(self, silent_ms: int) -> None:
@@ -58,25 +60,35 @@ class Runs:
         self._until_s = max(self._until_s, until_s)
 
     def lose(self) -> None:
-        """Whatever this node promised is over."""
-        if self.in_lease:
-            self.in_lease = False
-            self._on_lease_lost()
+        """Whatever this node promised is over, also what it was given to hand out since it lost the
+        lease: contact may come back for a moment, and go before another run has begun.
+        """
+        self._lost = True
+        self.in_lease = False
+        self._on_lease_lost()
 
     def watch(self, incarnation: int, replicas: Iterable[Replica]) -> bool:
-        """Do what is due; whether this node's own run, `incarnation`, was ended by the others."""
+        """Do what is due; whether this node has to begin another run than `incarnation`.
+
+        So it is when the others ended it, and when the lease ran out but nobody ended the run: cut
+        off for less than they wait, or they were gone too. What the run held was given up then.
+        """
         self._watch_lease(incarnation)
         self._end_silent()
         self._release_ended(replicas)
         run = self._meta.meta.runs.get(self._me)
-        return run is not None and run.ended and run.incarnation == incarnation
+        if run is None or run.incarnation != incarnation:
+            return False
+        in_contact = self._loop.time() <= self._until_s
+        return run.ended or (self._lost and in_contact)
 
     def _watch_lease(self, incarnation: int) -> None:
         now_s = self._loop.time()
         if self._meta.engine.is_leader:
             self._until_s = now_s + LEASE_HELD_S
-        if self.in_lease and now_s > self._until_s:
-            _log.warning("lease lost", extra={"incarnation": incarnation})
+        if now_s > self._until_s and (self.in_lease or self._lost):
+            if self.in_lease:
+                _log.warning("lease lost", extra={"incarnation": incarnation})
             self.lose()
 
     def _end_silent(self) -> None:
