@@ -5,11 +5,17 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from chaos.nemeses import processes
+from chaos.nemeses import clocks, corruption, disks, failpoints, partitions, processes, resources
+from chaos.nemeses.mixed import Mixed
 from chaos.nemeses.scene import Nemesis
 from chaos.run import WORKLOADS, Cell
 
 FILE: Final = Path(__file__).with_name("matrix.toml")
+
+_SIMPLE: Final = ("kill-one", "kill-leader", "kill-all", "pause-leader", "files-limit")
+_NETWORK: Final = ("partition-halves", "partition-leader", "partition-one-way", "links-bad")
+_DISKS: Final = ("power-one", "power-all", "disk-slow", "disk-stalled", "disk-failing")
+_CLOCKS: Final = ("clock-jump", "clock-drift")
 
 NEMESES: Final[Mapping[str, Callable[[], Nemesis]]] = {
     "nothing": processes.Nothing,
@@ -20,7 +26,36 @@ NEMESES: Final[Mapping[str, Callable[[], Nemesis]]] = {
     "pause-leader": lambda: processes.Pause("leader"),
     "pause-majority": lambda: processes.Pause("majority"),
     "rolling-restart": processes.RollingRestart,
+    "partition-halves": lambda: partitions.Partition("halves"),
+    "partition-leader": lambda: partitions.Partition("leader"),
+    "partition-leader-and-clients": lambda: partitions.Partition("leader-and-clients"),
+    "partition-one-way": lambda: partitions.Partition("one-way"),
+    "partition-bridge": lambda: partitions.Partition("bridge"),
+    "links-slow": lambda: partitions.BadLinks("slow"),
+    "links-lossy": lambda: partitions.BadLinks("lossy"),
+    "links-doubling": lambda: partitions.BadLinks("doubling"),
+    "links-bad": lambda: partitions.BadLinks("bad"),
+    "power-one": lambda: disks.PowerLoss("one"),
+    "power-all": lambda: disks.PowerLoss("all"),
+    "disk-full": disks.DiskFull,
+    "disk-slow": lambda: disks.BadDisk("slow"),
+    "disk-stalled": lambda: disks.BadDisk("stalled"),
+    "disk-failing": lambda: disks.BadDisk("failing"),
+    "clock-jump": clocks.ClockJump,
+    "clock-drift": clocks.ClockDrift,
+    "files-limit": resources.Descriptors,
+    "memory-limit": resources.Memory,
+    "corruption": corruption.Corruption,
+    "wipe": corruption.Wipe,
+    "failpoints": failpoints.Failpoints,
+    "mixed": lambda: _mixed("mixed", *_SIMPLE),
+    "mixed-network": lambda: _mixed("mixed-network", *_SIMPLE, *_NETWORK),
+    "mixed-everything": lambda: _mixed("mixed-everything", *_SIMPLE, *_NETWORK, *_DISKS, *_CLOCKS),
 }
+
+
+def _mixed(name: str, *names: str) -> Nemesis:
+    return Mixed(name, [NEMESES[one] for one in names])
 
 
 class BadMatrix(Exception):

@@ -25,18 +25,20 @@ from chaos.clients.probes import Probes
 from chaos.clients.workload import Workload
 from chaos.cluster.network import Loopback, Namespaces, Network
 from chaos.cluster.nodes import FaultyCluster
+from chaos.cluster.power import FragileDisk
+from chaos.cluster.shim import Shim, build
 from chaos.janitor import Janitor
-from chaos.nemeses.scene import Nemesis, Scene
+from chaos.nemeses.scene import Nemesis, Scene, until_whole
 from chaos.report.timeline import Event, Timeline
 
 START_S_MAX: Final = 90.0
-WHOLE_S_MAX: Final = 90.0
 PLAY_S_MAX: Final = 180.0  # beyond the cell's own time: a nemesis that hangs
 FINISH_S_MAX: Final = 180.0
 PEACE_S: Final = 1.5  # of work before the first fault, and after the last
 EQUAL_S_MAX: Final = 45.0
 QUIET_S: Final = 0.5  # between two looks at replicas
 COMPARED_MAX: Final = 1000  # messages of a mailbox, asked of every node
+DISK_MIB: Final = 512
 HEALED_S_MAX: Final = 60.0  # a hard limit; what was measured is in the report
 
 WORKLOADS: Final[Mapping[str, Callable[[Stage], Workload]]] = {"mailboxes": Mailboxes}
@@ -86,8 +88,16 @@ class Result:
 class Play:
     """A cell under way."""
 
-    def __init__(self, cell: Cell, nemesis: Nemesis, seed: str, janitor: Janitor) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        nemesis: Nemesis,
+        seed: str,
+        janitor: Janitor,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.cell = cell
+        self._environment = environment or {}
         self.seed = seed
         self._nemesis = nemesis
         self._janitor = janitor
@@ -95,6 +105,8 @@ class Play:
         self.events: list[Event] = []
         self._workloads: list[Workload] = []
         self._extra: list[Verdict] = []
+        self._fragile: dict[str, FragileDisk] = {}
+        self._shimmed: dict[str, Shim] = {}
 
     def now(self) -> float:
         """Seconds since the run began."""
@@ -111,11 +123,37 @@ class Play:
             self._janitor.remove(data)
             closing.callback(shutil.rmtree, data, ignore_errors=True)
             network = closing.enter_context(self._network())
+            self._fragile = self._disks(closing, data)
+            self._shimmed = self._shims(closing, data)
             cluster = self._cluster(network, data)
             try:
                 return await self._play_on(cluster, folder)
             finally:
                 await cluster.stop()
+
+    def _disks(self, closing: ExitStack, data: Path) -> dict[str, FragileDisk]:
+        """A file system per node, if the nemesis is after them."""
+        if machine.DISK not in self._nemesis.needs:
+            return {}
+        made = {}
+        for name in self._names():
+            (data / name).mkdir()
+            mounted = str(data / name / "fragile")
+            undo = self._janitor.undo_with("umount", "--lazy", mounted)
+            made[name] = closing.enter_context(FragileDisk(data / name, DISK_MIB))
+            closing.callback(self._janitor.done, undo)
+        return made
+
+    def _shims(self, closing: ExitStack, data: Path) -> dict[str, Shim]:
+        """A way to every node's calls, if the nemesis needs one."""
+        if machine.SHIM not in self._nemesis.needs:
+            return {}
+        library = build(data)
+        made = {}
+        for name in self._names():
+            made[name] = Shim(library, data / f"{name}.shim", data / name)
+            closing.callback(made[name].close)
+        return made
 
     @contextmanager
     def _network(self) -> Iterator[Network]:
@@ -134,17 +172,24 @@ class Play:
         return [f"n{number + 1}" for number in range(self.cell.nodes)]
 
     def _cluster(self, network: Network, data: Path) -> FaultyCluster:
-        environment = {"MQ9_TEST_STATE_HASHES": "1"}
+        environment = {"MQ9_TEST_STATE_HASHES": "1", **self._environment}
         if self.cell.log_entries_kept:
             environment["MQ9_TEST_LOG_ENTRIES_KEPT"] = str(self.cell.log_entries_kept)
+
+        def folder(name: str) -> Path:
+            (data / name).mkdir(exist_ok=True)
+            disk = self._fragile.get(name)
+            return (disk.path if disk else data / name) / "data"
+
+        shims = {name: shim.environment for name, shim in self._shimmed.items()}
         return FaultyCluster(
             self._names(),
             network,
-            lambda name: data / name,
+            folder,
             self._janitor,
             self.tell,
             self.now,
-            dict.fromkeys(self._names(), environment),
+            {name: {**environment, **shims.get(name, {})} for name in self._names()},
             self.cell.shards,
         )
 
@@ -175,7 +220,16 @@ class Play:
         """Peace, faults, healing, peace; when the faults began and when they were healed."""
         await _while_working(working, asyncio.sleep(PEACE_S))
         rng = Stage(self.now, {}, self.seed, "").rng(self.cell.nemesis)
-        scene = Scene(cluster, rng, self.now, self.tell, self._workloads)
+        scene = Scene(
+            cluster,
+            rng,
+            self.now,
+            self.tell,
+            self._workloads,
+            self._fragile,
+            self._shimmed,
+            self._janitor,
+        )
         began = self.now()
         scene.until = began + self.cell.seconds
         async with asyncio.timeout(self.cell.seconds + PLAY_S_MAX):
@@ -183,7 +237,7 @@ class Play:
         await cluster.heal()
         healed_at = self.now()
         self.tell("all healed")
-        await _while_working(working, cluster.until_whole(WHOLE_S_MAX))
+        await _while_working(working, until_whole(cluster, self.tell))
         await _while_working(working, asyncio.sleep(PEACE_S))
         return began, healed_at
 
@@ -265,9 +319,13 @@ class Play:
         self._keep(cluster, stage, result, folder)
         return result
 
-    @staticmethod
-    def _troubles(cluster: FaultyCluster) -> list[str]:
-        return [f"{node} logged {line[:300]}" for node, line in cluster.troubles()]
+    def _troubles(self, cluster: FaultyCluster) -> list[str]:
+        """What no node should have done: it may end by itself only where the nemesis breaks it."""
+        found = [f"{node} logged {text[:300]}" for node, text in cluster.tracebacks()]
+        if not self._nemesis.breaks_nodes:
+            found += [f"{one.node} ended by itself with {one.code}" for one in cluster.deaths]
+            found += [f"{node} logged {text[:300]}" for node, text in cluster.errors()]
+        return found
 
     def _keep(self, cluster: FaultyCluster, stage: Stage, result: Result, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)

@@ -173,6 +173,14 @@ class FaultyCluster:
         told = await asyncio.gather(*(self._leaders(node) for node in self.nodes))
         return all(one and all(one.values()) and one == told[0] for one in told)
 
+    async def describe(self) -> str:
+        """What every node says of itself, for whoever looks into why it is not whole."""
+        told = []
+        for node in self.nodes:
+            ready, leaders = await node.ask("/readyz"), await self._leaders(node)
+            told.append(f"{node.name}: running {node.running}, {ready}, leaders {leaders}")
+        return "; ".join(told)
+
     async def _leaders(self, node: FaultyNode) -> dict[str, str]:
         seen = await node.ask("/cluster")
         return {str(one["id"]): one["leader"] for one in seen["shards"]} if seen else {}
@@ -258,9 +266,17 @@ class FaultyCluster:
         memory, files = node.measures() if node.running else (0, 0)
         self.looks.append(Look(self._now(), node.name, leaders, memory, files))
 
-    def troubles(self) -> Iterable[tuple[str, str]]:
-        """What nodes logged that no node should: (node, the line)."""
+    def errors(self) -> Iterable[tuple[str, str]]:
+        """What nodes logged as errors: (node, the line)."""
         for node in self.nodes:
             for line in node.whole_log():
-                if "Traceback" in str(line.get("raw", "")) or line.get("level") == "error":
+                if line.get("level") in ("error", "critical"):
                     yield node.name, json.dumps(line)
+
+    def tracebacks(self) -> Iterable[tuple[str, str]]:
+        """What no node should ever log: (node, the lines)."""
+        for node in self.nodes:
+            texts = [str(line.get("raw") or line) for line in node.whole_log()]
+            for number, text in enumerate(texts):
+                if "Traceback" in text:
+                    yield node.name, " | ".join(texts[number : number + 40])[-1000:]

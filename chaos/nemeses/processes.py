@@ -10,6 +10,7 @@ class Kill:
     """SIGKILL to some nodes at once, which come back after a while."""
 
     needs: frozenset[str] = frozenset()
+    breaks_nodes = False
 
     def __init__(self, whom: str) -> None:
         self.name = f"kill-{whom}"
@@ -39,6 +40,7 @@ class Pause:
     """SIGSTOP to some nodes: they keep their connections, and wake up not knowing."""
 
     needs: frozenset[str] = frozenset()
+    breaks_nodes = False
 
     def __init__(self, whom: str) -> None:
         self.name = f"pause-{whom}"
@@ -51,7 +53,7 @@ class Pause:
             victims = [await scene.leader()] if self._whom == "leader" else scene.some(majority)
             with scene.fault(self.name, victims, lost=True):
                 scene.cluster.pause(*victims)
-                await scene.wait(scene.rng.choice((0.5, 2.0, 7.0)))
+                await scene.wait(scene.rng.choice((0.5, 2.0, 4.2, 7.0)))
                 scene.cluster.resume(*victims)
             await scene.recover()
 
@@ -61,6 +63,7 @@ class RollingRestart:
 
     name = "rolling-restart"
     needs: frozenset[str] = frozenset()
+    breaks_nodes = False
 
     async def play(self, scene: Scene) -> None:
         """Round and round."""
@@ -80,6 +83,7 @@ class Nothing:
 
     name = "nothing"
     needs: frozenset[str] = frozenset()
+    breaks_nodes = False
 
     async def play(self, scene: Scene) -> None:
         """Wait."""

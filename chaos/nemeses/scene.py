@@ -7,13 +7,16 @@ on (`lost`).
 
 import asyncio
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 from chaos.clients.workload import Workload
 from chaos.cluster.nodes import FaultyCluster, FaultyNode, Told
+from chaos.cluster.power import FragileDisk
+from chaos.cluster.shim import Shim
+from chaos.janitor import Janitor
 
 WHOLE_S_MAX = 60.0  # after one fault, before the next
 
@@ -27,7 +30,11 @@ class Scene:
     now: Callable[[], float]
     tell: Told
     workloads: Sequence[Workload]
+    disks: Mapping[str, FragileDisk]
+    shims: Mapping[str, Shim]
+    janitor: Janitor
     until: float = 0.0
+    patient: bool = True  # wait until all is whole between two faults; not where another one plays
 
     @property
     def over(self) -> bool:
@@ -76,19 +83,34 @@ class Scene:
 
     async def recover(self) -> None:
         """Everything runs, all is whole, and works for a moment."""
-        await self.cluster.revive(*self.cluster.nodes)
-        await self.cluster.until_whole(WHOLE_S_MAX)
+        await self.cluster.revive(*(node for node in self.cluster.nodes if not node.running))
+        if self.patient:
+            await until_whole(self.cluster, self.tell)
         await self.wait(self.rng.uniform(0.3, 1.5))
+
+
+async def until_whole(cluster: FaultyCluster, tell: Told) -> None:
+    """Until the cluster is whole; where it does not come to be, that is entered as wrong."""
+    try:
+        await cluster.until_whole(WHOLE_S_MAX)
+    except TimeoutError:
+        seen = await cluster.describe()
+        tell("wrong", why=f"not whole within {WHOLE_S_MAX:g} s though nothing is broken: {seen}")
 
 
 class Nemesis(Protocol):
     """Something that goes wrong, again and again until the time is up.
 
-    `needs`: what the machine must allow, as `machine` calls it.
+    `needs`: what the machine must allow, as `machine` calls it. `breaks_nodes`: nodes may end by
+    themselves, saying why.
     """
 
     name: str
-    needs: frozenset[str]
+    breaks_nodes: bool
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """Names of `machine`."""
 
     async def play(self, scene: Scene) -> None:
         """Do it; leaves nothing broken that `FaultyCluster.heal` does not mend."""

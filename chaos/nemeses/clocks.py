@@ -1,0 +1,48 @@
+"""Clocks that jump, or run fast or slow."""
+
+from chaos.machine import SHIM
+from chaos.nemeses.scene import Scene
+
+SECOND_NS = 1_000_000_000
+JUMPS_S = (-3600.0, -30.0, -2.0, 2.0, 30.0, 3600.0)
+# A lease counts 3.5 s of its own against 5 s of the others': clocks may differ by 1.4 at most.
+RATES = (0.85, 0.95, 1.05, 1.15)
+
+
+class ClockJump:
+    """The wall clock of one node is set ahead or back, and later right again."""
+
+    name = "clock-jump"
+    needs = frozenset({SHIM})
+    breaks_nodes = False
+
+    async def play(self, scene: Scene) -> None:
+        """Jump, and back."""
+        while not scene.over:
+            victim = await scene.leader()
+            shim = scene.shims[victim.name]
+            jump_s = scene.rng.choice(JUMPS_S)
+            with scene.fault(f"{self.name} {jump_s:+g} s", [victim], lost=True):
+                shim.tell(wall_offset_ns=int(jump_s * SECOND_NS))
+                await scene.wait(scene.rng.uniform(2, 6))
+                shim.heal()
+            await scene.recover()
+
+
+class ClockDrift:
+    """All clocks of every node run at another rate."""
+
+    name = "clock-drift"
+    needs = frozenset({SHIM})
+    breaks_nodes = False
+
+    async def play(self, scene: Scene) -> None:
+        """Drift apart, then be right again."""
+        while not scene.over:
+            with scene.fault(self.name, scene.cluster.nodes, lost=True):
+                for node in scene.cluster.nodes:
+                    scene.shims[node.name].drift(scene.rng.choice(RATES))
+                await scene.wait(scene.rng.uniform(4, 8))
+                for node in scene.cluster.nodes:
+                    scene.shims[node.name].heal()
+            await scene.recover()
