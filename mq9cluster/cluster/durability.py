@@ -386,6 +386,8 @@ class Durability:
             self._syncing = False
             if self.error is None:
                 self._returned(sync, groups, extra)
+            else:
+                sync.exception()  # seen: of a disk that failed one word is enough
             if self._idle:
                 self._tell_idle()
 

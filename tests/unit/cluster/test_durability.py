@@ -3,6 +3,7 @@ turn.
 """
 
 import asyncio
+import gc
 import time
 
 import pytest
@@ -218,6 +219,24 @@ async def test_when_the_disk_fails_it_is_said_once_and_nothing_is_acknowledged_a
     await rig.loop.idle()
     assert [str(error) for error in rig.fatal] == ["storage: the disk is gone"]
     assert (len(group.committed), done) == (before, [])
+
+
+async def test_a_sync_that_fails_behind_a_write_that_failed_is_not_told_again(rig):
+    # Found by chaos, disk-full: asyncio logged a traceback after the one line that says it all.
+    group = SoloGroup(rig, 1)
+    await rig.loop.idle()
+    await slow(rig)
+    told = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(what))
+    group.propose(b"x")
+    await turns()
+    rig.disk.failing = True
+    rig.loop.fail(StorageFailed("storage: no room"))
+    rig.held.release()
+    await turns()
+    gc.collect()
+    assert [str(error) for error in rig.fatal] == ["storage: no room"]
+    assert told == []
 
 
 async def test_an_exception_while_applying_stops_everything_and_is_not_swallowed(rig):

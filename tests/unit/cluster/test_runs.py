@@ -64,7 +64,7 @@ async def test_a_lease_that_ran_out_is_no_reason_to_begin_again_while_cut_off(
 async def test_a_node_back_in_contact_begins_again_though_nobody_ended_its_run(
     scene: Scene,
 ) -> None:
-    # Cut off for less than the others wait, or all of them were gone: found by chaos, kill-majority.
+    # Cut off for less than the others wait, or they were all gone. Found by chaos, kill-majority.
     scene.runs.begin()
     scene.now_s += LEASE_HELD_S + 0.1
     assert scene.watch() is False
@@ -76,7 +76,7 @@ async def test_a_node_back_in_contact_begins_again_though_nobody_ended_its_run(
 
 
 async def test_what_was_handed_out_between_lease_and_new_run_is_given_up_too(scene: Scene) -> None:
-    # Found by chaos, kill-majority: a message given to two, for the first one's connection lived on.
+    # Found by chaos, kill-majority: given to two, for the first one's connection lived on.
     scene.runs.begin()
     scene.now_s += LEASE_HELD_S + 0.1
     scene.watch()
