@@ -113,8 +113,13 @@ class Cluster:
         lagging = sum(not replica.caught_up.is_set() for replica in self.shards.replicas)
         if lagging:
             return f"{lagging} shards are catching up with their logs"
-        lost = sum(not self._links.leader_of(shard.shard) for shard in self.shards.all)
+        lost = sum(not self._leader_of(shard) for shard in self.shards.all)
         return f"{lost} shards have no leader" if lost else ""
+
+    def _leader_of(self, shard: Shard) -> str:
+        """Its leader; of a shard without a replica here, who says so, used by a client or not."""
+        known = self._links.leader_of(shard.shard)
+        return known if known or shard.replica else self.overview.leader_of(shard.shard)
 
     def elections_won(self) -> list[tuple[int, int]]:
         """(group, elections this node won in it since it started)."""

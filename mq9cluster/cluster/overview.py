@@ -1,8 +1,8 @@
 """What each node knows of its replicas, told to the others once a second: any node can show the
 whole cluster.
 
-`cluster` asks peers and serves their asking; the HTTP side reads. For people and dashboards:
-nothing is decided by it.
+`cluster` asks peers and serves their asking; the HTTP side reads. For people, dashboards and
+probes: nothing else is decided by it.
 """
 
 from collections.abc import Iterable
@@ -63,6 +63,14 @@ class Overview:
     def forget(self, peer: str) -> None:
         """A peer that does not answer is not shown as it once was."""
         self._elsewhere.pop(peer, None)
+
+    def leader_of(self, shard: int) -> str:
+        """Another node that says it leads the shard, or ""."""
+        for states in self._elsewhere.values():
+            for state in states:
+                if state.shard == shard and state.state == "leader":
+                    return state.node
+        return ""
 
     def of_shard(self, shard: int, replicas: Iterable[Replica]) -> list[ReplicaState]:
         """All replicas of a shard that are known of, the leader's first."""
