@@ -38,6 +38,7 @@ class CoreConfig:
     pings_out_max: int = 0
     write_deadline_ms: int = 0
     auth_timeout_ms: int = 0
+    websocket: bool = False
 
     def for_nats_server(self) -> str:
         lines = []
@@ -60,6 +61,8 @@ class CoreConfig:
             ("write_deadline", self.write_deadline_ms),
         ):
             lines += [f'{name}: "{value}ms"'] if value else []
+        if self.websocket:
+            lines.append('websocket { host: "127.0.0.1", port: -1, no_tls: true }')
         return "\n".join(lines) + "\n"
 
     def for_ours(self) -> tuple[Settings, Authenticator]:
@@ -99,7 +102,7 @@ class OurServer:
         self._config = config
         self._loop = uvloop.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
-        self.port = 0
+        self.port = self.ws_port = 0
 
     def start(self, port: int = 0) -> None:
         if not self._thread.is_alive():
@@ -129,6 +132,8 @@ class OurServer:
         self.listener = Listener(name, settings, exchange, Echo(), authenticator, chance)
         await self.listener.start("127.0.0.1", port)
         self.port = self.listener.port
+        if self._config.websocket:
+            self.ws_port = await self.listener.start_websockets("127.0.0.1", 0)
 
 
 class NatsServer:
@@ -136,7 +141,7 @@ class NatsServer:
 
     def __init__(self, config: CoreConfig) -> None:
         self._config = config
-        self.port = 0
+        self.port = self.ws_port = 0
 
     def start(self) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".conf", delete=False) as file:
@@ -153,6 +158,9 @@ class NatsServer:
             found = re.search(r"Listening for client connections on [\d.]+:(\d+)", line)
             if found:
                 self.port = int(found[1])
+            found = re.search(r"Listening for websocket clients on ws://[\d.]+:(\d+)", line)
+            if found:
+                self.ws_port = int(found[1])
             if "Server is ready" in line:
                 break
         os.unlink(file.name)  # noqa: PTH108
