@@ -193,8 +193,11 @@ class Session(Connection):
             self._respond(self.account, reply, size, self._allowance.refusal)
             return
         to_parse = len(header) if header else 0
+        respond = self._respond
         if not subject.startswith(SEND_PREFIX):
             to_parse += size
+            if reply is not None and self._own_subscriptions(reply):
+                respond = self._respond_alone
         if to_parse > PARSED_PER_TURN_BYTES:
             self._stall |= TURN_OVER
         shared.handler.handle(
@@ -203,8 +206,16 @@ class Session(Connection):
             subject,
             header,
             payload,
-            partial(self._respond, self.account, reply, size),
+            partial(respond, self.account, reply, size),
         )
+
+    def _respond_alone(self, account: str, reply: bytes | None, size: int, body: bytes) -> None:
+        """The answer, with messages or an address in it, to a client that listened for it when it
+        asked: nobody else is told, also where it has left or listens no more.
+        """
+        if self._left or reply is None or not self._own_subscriptions(reply):
+            reply = None
+        self._respond(account, reply, size, body)
 
     def _respond(self, account: str, reply: bytes | None, size: int, body: bytes) -> None:
         """A command's answer: to its own connection if that subscribes to `reply`, else to exactly

@@ -210,3 +210,35 @@ async def test_an_odd_reply_subject_spoils_nothing_for_the_next(gateway, reply):
     await wire.answers(b"SUB i.* 1\r\nSUB *.1 2\r\nUNSUB 2\r\nPUB $mq9.AI.X %b 0\r\n\r\n" % reply)
     said = await wire.answers(b"PUB $mq9.AI.X i.1 0\r\n\r\n")
     assert said == b"MSG i.1 1 0\r\n\r\n"
+
+
+@pytest.mark.parametrize("leaving", ["ended", "listens no more", "heard enough"])
+async def test_what_was_asked_for_by_a_listener_is_told_to_nobody_else_when_it_has_left(
+    gateway, leaving
+):
+    gateway.handler.hold = True
+    asker, spy = await gateway.open(), await gateway.open()
+    await spy.answers(b"SUB _INBOX.a.1 1\r\nSUB _INBOX.a.1 q 2\r\nSUB _INBOX.a.* 3\r\nSUB > 4\r\n")
+    maximum = b"UNSUB 1 1\r\nPUB _INBOX.a.2 0\r\n\r\n" if leaving == "heard enough" else b""
+    await asker.answers(
+        b"SUB _INBOX.a.* 1\r\nPUB $mq9.AI.MSG.FETCH.box _INBOX.a.1 0\r\n\r\n" + maximum
+    )
+    await spy.answers()
+    if leaving == "ended":
+        asker.abort()
+        await eventually(lambda: gateway.handler.closed)
+    elif leaving == "listens no more":
+        await asker.answers(b"UNSUB 1\r\n")
+    gateway.handler.held[0](b"secret")
+    assert await spy.answers() == b""
+
+
+async def test_who_did_not_listen_when_it_asked_has_its_answer_published_exactly(gateway):
+    gateway.handler.hold = True
+    asker, other = await gateway.open(), await gateway.open()
+    await other.answers(b"SUB answers.here 1\r\nSUB answers.* 2\r\n")
+    await asker.answers(b"PUB $mq9.AI.MSG.FETCH.box answers.here 0\r\n\r\n")
+    asker.abort()
+    await eventually(lambda: gateway.handler.closed)
+    gateway.handler.held[0](b"for the other")
+    assert await other.answers() == b"MSG answers.here 1 13\r\nfor the other\r\n"
