@@ -1,4 +1,4 @@
-"""gRPC as we speak it: with its own library on the other side, and with those who speak nonsense."""
+"""gRPC as we speak it: with its own library on the other side, and with speakers of nonsense."""
 
 import asyncio
 import struct
