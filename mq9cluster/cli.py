@@ -13,6 +13,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
@@ -109,16 +110,18 @@ def program() -> None:
 def serve(config_file: Path | None, *, stop_with_stdin: bool, **flags: str | None) -> int:
     """Run one node in the foreground.
 
-    Without --peers it is a cluster of one. SIGTERM or SIGUSR2 hands over what it leads and lets
-    clients leave (--lame-duck), then stops it; SIGINT stops it at once.
+    Without --peers it is a cluster of one. SIGHUP takes users, certificates and limits anew.
+    SIGTERM or SIGUSR2 hands over what it leads and lets clients leave (--lame-duck), then stops it;
+    SIGINT stops it at once.
     """
-    config = node_config(flags, os.environ, config_file)
+    read = partial(node_config, flags, os.environ, config_file)
+    config = read()
     prepare_directory(config.data_dir, "--data-dir")
     failed = False
     with logging_to(config.log_format, config.log_level, config.name):
         _arm_failpoints()
         try:
-            uvloop.run(serve_until_stopped(config, stop_with_stdin=stop_with_stdin))
+            uvloop.run(serve_until_stopped(config, read, stop_with_stdin=stop_with_stdin))
         except NodeFailed as error:
             log.critical("%s", error)
             failed = True

@@ -2,7 +2,7 @@
 
 Owns the tables of settings (`SERVE`, `DEV`, `STATUS`) and the frozen `Config` of a node. Called by
 cli, which makes its flags from the table, and by node, which takes the `Config`; imports only
-domain.
+domain. Users are read by config_access, TLS of clients by config_tls.
 
 A value comes from a flag, else from the environment (`MQ9_` and the flag's name), else from the
 TOML file that `--config` names (the flag's name with underscores), else from the table. Whatever is
@@ -18,6 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from mq9cluster.config_access import ACCESS_KEYS, WrongAccess, read_access
+from mq9cluster.config_tls import HANDSHAKES, VERIFICATIONS, ClientTlsSettings, client_tls
+from mq9cluster.domain.access import Access
 from mq9cluster.domain.limits import (
     DUPLICATE_WINDOW_MS_DEFAULT,
     PAYLOAD_BYTES_DEFAULT,
@@ -43,6 +46,8 @@ WRITE_DEADLINE_S_MAX = 3_600
 WAITING_FETCHES_MAX = 100_000  # as many as may wait in one shard
 REQUEST_RATE_MAX = 10_000_000
 ADMIN_TOKEN_CHARS_MIN = 16  # nobody guesses it, however often he may try
+AUTH_TIMEOUT_S_MAX = 60
+AUTH_TIMEOUT_S_DEFAULT = 2  # nats-server's
 LAME_DUCK_S_MAX = 3_600
 LAME_DUCK_S_DEFAULT = 10  # well under the 30 s a StatefulSet gives by default
 DEV_NODES_MAX = 9
@@ -112,6 +117,9 @@ class Config:
     ws_listen: Address | None
     ws_origins: tuple[str, ...]
     admin_token: str = field(repr=False)
+    tls: ClientTlsSettings | None
+    access: Access
+    auth_timeout_s: int
     lame_duck_s: int
     log_format: str
     log_level: str
@@ -342,6 +350,30 @@ SERVE: tuple[Setting, ...] = (
         _admin_token,
         "with it as bearer token, monitoring shows subjects in full; better in a file than here",
     ),
+    Setting("tls-cert", "FILE", "", _optional_file, "this node's certificate for clients"),
+    Setting("tls-key", "FILE", "", _optional_file, "the key of --tls-cert"),
+    Setting("tls-ca", "FILE", "", _optional_file, "who signs the certificates of clients"),
+    Setting(
+        "tls-verify",
+        "WHETHER",
+        "no",
+        _one_of(*VERIFICATIONS),
+        "yes: clients show a certificate; map: and are the user it names",
+    ),
+    Setting(
+        "tls-handshake",
+        "WHEN",
+        "upgrade",
+        _one_of(*HANDSHAKES),
+        "upgrade: behind INFO; first: before it; auto: either; optional: behind INFO, if at all",
+    ),
+    Setting(
+        "auth-timeout",
+        "SECONDS",
+        str(AUTH_TIMEOUT_S_DEFAULT),
+        _integer(1, AUTH_TIMEOUT_S_MAX),
+        "how long a client may take for the TLS handshake, and again to say who it is",
+    ),
     Setting(
         "lame-duck",
         "SECONDS",
@@ -374,7 +406,7 @@ STATUS: tuple[Setting, ...] = (
     _HTTP._replace(default="127.0.0.1:9090", help="any node's HTTP address"),
 )
 
-_KNOWN_KEYS = frozenset(setting.key for setting in (*SERVE, *DEV, *STATUS))
+_KNOWN_KEYS = ACCESS_KEYS.union(setting.key for setting in (*SERVE, *DEV, *STATUS))
 
 
 # ---------------------------------------------------------------- from flags, environment and file
@@ -392,7 +424,11 @@ def resolve(
     Keys of the file that belong to another command are left to it; keys that belong to none are
     refused.
     """
-    from_file = _read(file) if file else {}
+    from_file = {
+        key: _as_written(file, key, value)
+        for key, value in _read(file).items()
+        if key not in ACCESS_KEYS
+    }
     values: dict[str, Any] = {}
     for setting in settings:
         flag = flags.get(setting.key)
@@ -411,7 +447,9 @@ def resolve(
     return values
 
 
-def _read(file: Path) -> dict[str, str]:
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
     try:
         table = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
@@ -420,10 +458,10 @@ def _read(file: Path) -> dict[str, str]:
         raise ConfigError(f"--config: {file} is not TOML: {error}") from error
     if unknown := sorted(set(table) - _KNOWN_KEYS):
         raise ConfigError(f"{file}: unknown key {', '.join(unknown)}")
-    return {key: _as_written(file, key, value) for key, value in table.items()}
+    return table
 
 
-def _as_written(file: Path, key: str, value: object) -> str:
+def _as_written(file: Path | None, key: str, value: object) -> str:
     """A TOML value as one would write it behind the flag."""
     if isinstance(value, str):
         return value
@@ -462,6 +500,9 @@ def node_config(
         ws_listen=values["ws_listen"],
         ws_origins=values["ws_origins"],
         admin_token=values["admin_token"],
+        tls=_client_tls(values),
+        access=_access(file, by_certificate=values["tls_verify"] == "map"),
+        auth_timeout_s=values["auth_timeout"],
         lame_duck_s=values["lame_duck"],
         log_format=values["log_format"],
         log_level=values["log_level"],
@@ -475,6 +516,22 @@ def node_config(
             raise ConfigError(f"{flag}: {address} is the address of {other} too")
         taken.add(address or config.listen)
     return config
+
+
+def _client_tls(values: Mapping[str, Any]) -> ClientTlsSettings | None:
+    names = ("tls_cert", "tls_key", "tls_ca", "tls_verify", "tls_handshake")
+    try:
+        return client_tls(*(values[name] for name in names))
+    except ValueError as error:
+        raise ConfigError(str(error)) from error
+
+
+def _access(file: Path | None, *, by_certificate: bool) -> Access:
+    tables = {key: value for key, value in _read(file).items() if key in ACCESS_KEYS}
+    try:
+        return read_access(tables, by_certificate=by_certificate)
+    except WrongAccess as error:
+        raise ConfigError(f"{file or '--tls-verify'}: {error}") from error
 
 
 def _peer_tls(values: Mapping[str, Any]) -> PeerTlsFiles | None:

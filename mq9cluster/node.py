@@ -10,14 +10,14 @@ import gc
 import logging
 import os
 import random
-import resource
 import secrets
 import signal
 import sys
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from mq9cluster.admin.http import AdminServer
@@ -29,19 +29,18 @@ from mq9cluster.cluster.durability import DEFAULT_RETENTION, Durability, Retenti
 from mq9cluster.cluster.membership import ForeignData, MemberEvents, Membership
 from mq9cluster.cluster.peers import PeerTls
 from mq9cluster.cluster.scrubbing import Scrubbing
-from mq9cluster.config import Address, Config
-from mq9cluster.gateway.auth import AllowAll
+from mq9cluster.config import Address, Config, ConfigError
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.listener import Listener, ServerName
+from mq9cluster.gateway.password_checks import PasswordChecks
 from mq9cluster.gateway.routes import Routes
-from mq9cluster.gateway.settings import Settings
+from mq9cluster.node_access import authenticator_of, left_for_a_restart, settings_of, tls_of
 from mq9cluster.node_view import Parts, Phase, View
 from mq9cluster.storage.errors import StorageFailed
 from mq9cluster.storage.store import Store, open_store
 
 NODE_ID_BYTES = 16
 NODE_NUMBER_DIGITS = 15  # of a node's id: a number that every JSON reader holds
-FILES_BESIDE_CONNECTIONS = 1_200  # RocksDB keeps its tables open: a thousand are 64 GB; and ours
 COLLECTOR_THRESHOLDS = (100_000, 20, 50)  # some batches' worth of objects; then seldom, seldomer
 SYNC_THREADS = 2  # a sync, and a checkpoint that must not hold it up
 LOG_KEPT_VARIABLE = "MQ9_TEST_LOG_ENTRIES_KEPT"  # for tests of catching up: a log that ends soon
@@ -97,6 +96,7 @@ class Node(MemberEvents):
         self._cluster: Cluster | None = None
         self._mailboxes: Mailboxes | None = None
         self._routes: Routes | None = None
+        self._checks = PasswordChecks(tokens)
         self._failure = ""
         self._failing = asyncio.Event()
 
@@ -137,22 +137,17 @@ class Node(MemberEvents):
             if cluster.peers.is_up(peer):
                 self._routes.on_up(peer)
         exchange = Exchange(asyncio.get_running_loop().call_soon, chance, self._routes)
-        settings = Settings(
-            payload_bytes_max=config.payload_bytes_max,
-            connections_max=_connections_possible(config.connections_max),
-            lame_duck_s=config.lame_duck_s,
-            subscriptions_max=config.limits.subscriptions_max,
-            pending_bytes_max=config.limits.pending_bytes_max,
-            write_deadline_s=float(config.limits.write_deadline_s),
-            requests_per_s_max=config.limits.requests_per_s_max,
-        )
+        settings = settings_of(config)
+        self._running.callback(self._checks.close)
+        authenticator = authenticator_of(config, self._checks, self._tokens)
         name = ServerName(server_id=store.node_id, server_name=config.name)
-        listener = Listener(name, settings, exchange, router, AllowAll(), chance)
-        await _listening("--listen", config.listen, listener.start(*config.listen))
+        listener = Listener(name, settings, exchange, router, authenticator, chance)
+        starting = listener.start(*config.listen, tls_of(config))
+        await _listening("--listen", config.listen, starting)
         self._running.push_async_callback(listener.close)
         if config.ws_listen:
-            starting = listener.start_websockets(*config.ws_listen, config.ws_origins)
-            port = await _listening("--ws-listen", config.ws_listen, starting)
+            opening = listener.start_websockets(*config.ws_listen, config.ws_origins)
+            port = await _listening("--ws-listen", config.ws_listen, opening)
             log.info("websockets", extra={"listen": str(Address(config.ws_listen.host, port))})
         self._listener = listener
         self.on_members()
@@ -194,6 +189,30 @@ class Node(MemberEvents):
             log.warning("the number of shards is that of its birth", extra={"shards": count})
         self._cluster = cluster
         return cluster
+
+    async def reload(self, read_again: Callable[[], Config]) -> None:
+        """Take users, certificates and limits of a configuration that has changed (SIGHUP).
+
+        What is wrong with it is told in the log, and nothing changes then.
+        """
+        try:
+            config = await asyncio.to_thread(read_again)
+        except ConfigError as error:
+            log.error("not reloaded", extra={"why": str(error)})  # noqa: TRY400  one line
+            return
+        parts = self._view.parts
+        if parts is None or self._listener is None or self._cluster is None:
+            return
+        if left := left_for_a_restart(self._config, config):
+            log.warning("changed, but only taken at a restart", extra={"settings": ",".join(left)})
+        settings = settings_of(config)
+        authenticator = authenticator_of(config, self._checks, self._tokens)
+        self._listener.change(settings, authenticator, tls_of(config))
+        self._view.parts = replace(parts, settings=settings)
+        peer_tls = _peer_tls(config)
+        if peer_tls is not None:
+            self._cluster.peers.change_tls(peer_tls)
+        log.info("reloaded", extra={"users": len(config.access.users)})
 
     # --- what the cluster tells ------------------------------------------------------------------
 
@@ -298,6 +317,15 @@ def _peer_tls(config: Config) -> PeerTls | None:
     return PeerTls(files.certificate, files.key, files.authority) if files else None
 
 
+async def _reload_when_asked(
+    asked: asyncio.Event, node: Node, read_again: Callable[[], Config]
+) -> None:
+    while True:
+        await asked.wait()
+        asked.clear()
+        await node.reload(read_again)
+
+
 def _retention(entries: str) -> Retention:
     return Retention(entries=int(entries), entries_slack=0) if entries else DEFAULT_RETENTION
 
@@ -380,33 +408,25 @@ def _calm_collector() -> None:
     gc.set_threshold(*COLLECTOR_THRESHOLDS)
 
 
-def _connections_possible(wanted: int) -> int:
-    """How many connections open files allow, of those `wanted`; raises the limit as far as it may.
-
-    Over the limit a client is refused with a word, as long as there is a file left to say it on.
-    """
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < hard:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    possible = max(hard - FILES_BESIDE_CONNECTIONS, 1)
-    if possible < wanted:
-        facts = {"open_files_max": hard, "connections_max": possible}
-        log.info("fewer connections than set: open files are limited", extra=facts)
-    return min(wanted, possible)
-
-
-async def serve_until_stopped(config: Config, *, stop_with_stdin: bool) -> None:
+async def serve_until_stopped(
+    config: Config, read_again: Callable[[], Config], *, stop_with_stdin: bool
+) -> None:
     """Run a node until it is asked to stop. Raises NodeFailed where it cannot start or go on.
+
+    At SIGHUP the configuration is taken anew from `read_again`, as far as a running node can.
 
     After a failure nothing is stopped or flushed: what is not on disk yet was not acknowledged, and
     a disk that failed is not to be written to again. The next start recovers as after a crash.
     """
     stop = StopSignals()
     stop.listen(to_stdin=stop_with_stdin)
+    hung_up = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
     node = Node(config, SystemClock(_injected_ms(CLOCK_VARIABLE)), SystemRandom())
     await _first(node.start(), stop.any.wait(), node.failure())
     _calm_collector()
-    await _first(stop.any.wait(), node.failure())
+    reloading = _reload_when_asked(hung_up, node, read_again)
+    await _first(stop.any.wait(), node.failure(), reloading)
     if not stop.quit.is_set():
         await _first(node.leave(), stop.quit.wait(), node.failure())
     await node.stop()

@@ -31,11 +31,25 @@ class GrpcServer:
     def __init__(self, methods: Mapping[str, Serve], tls: ssl.SSLContext | None) -> None:
         self._methods = methods
         self._tls = tls
+        self._tls_now = tls
+        if tls is not None:
+            tls.sni_callback = self._use_newest
         self._loop = asyncio.get_running_loop()
         self._server: asyncio.Server | None = None
         self._connections: set[GrpcConnection] = set()
         self._serving: set[asyncio.Task[None]] = set()
         self._stopped = False
+
+    def change_tls(self, tls: ssl.SSLContext) -> None:
+        """Certificates of the next handshakes."""
+        self._tls_now = tls
+
+    def _use_newest(
+        self, handshake: ssl.SSLObject, _name: str | None, _first: ssl.SSLContext
+    ) -> None:
+        """A server keeps the context it was started with; each handshake takes the present one."""
+        if self._tls_now is not None:
+            handshake.context = self._tls_now
 
     async def start(self, host: str, port: int) -> int:
         """Listen; the port. Raises OSError."""

@@ -113,6 +113,14 @@ class Peers:
             self._keep_up(link)
         return bound
 
+    def change_tls(self, tls: PeerTls) -> None:
+        """Other certificates from the next connection on, in either direction; connections that
+        are there stay. Whether there is TLS at all does not change. Raises ssl.SSLError.
+        """
+        if self._tls is not None:
+            self._server.change_tls(peer_tls.server_context(tls))
+            self._tls = peer_tls.client_context(tls)
+
     def _keep_up(self, link: Link) -> None:
         if not self._stopped:
             task = self._loop.create_task(link.keep_up(), name=f"peer {link.name}")

@@ -116,7 +116,12 @@ class Connection(asyncio.Protocol):
     @property
     def over_websocket(self) -> bool:
         """Whether the client came in at --ws-listen."""
-        return bool(self._transport.get_extra_info("websocket"))
+        transport = getattr(self, "_transport", None)  # none yet while TLS is settled
+        return transport is not None and bool(transport.get_extra_info("websocket"))
+
+    def change_payload_max(self, payload_bytes_max: int) -> None:
+        """Of what is read from now on."""
+        self._parser.payload_bytes_max = payload_bytes_max
 
     # --- what a session is ------------------------------------------------------------------------
 

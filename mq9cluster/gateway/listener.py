@@ -11,7 +11,7 @@ import random
 import sys
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from ssl import SSLContext
+from ssl import SSLContext, SSLObject
 from typing import TYPE_CHECKING, Any
 
 from mq9cluster.gateway.auth import Authenticator
@@ -21,6 +21,7 @@ from mq9cluster.gateway.seats import Seats
 from mq9cluster.gateway.session import Session
 from mq9cluster.gateway.settings import SWEEP_S, SWEEP_SLICES, Settings
 from mq9cluster.gateway.shared import Shared, Totals
+from mq9cluster.gateway.tls import ClientTls, Handshake, TlsDoor
 from mq9cluster.gateway.websocket import WebSocket
 from mq9cluster.protocol.nats import encode_info
 
@@ -59,7 +60,8 @@ class Listener:
     ) -> None:
         """Nothing is opened yet. `chance` spreads the goodbyes of lame duck mode."""
         self._name = name
-        self._settings = settings
+        self._tls: ClientTls | None = None
+        self._door: TlsDoor | None = None
         self._chance = chance
         self._shared = Shared(settings, exchange, handler, authenticator, self._info)
         self._servers: list[asyncio.Server] = []
@@ -91,23 +93,51 @@ class Listener:
         """What accounts and users have of this node."""
         return self._shared.seats
 
-    async def start(self, host: str, port: int, tls: SSLContext | None = None) -> None:
+    async def start(self, host: str, port: int, tls: ClientTls | None = None) -> None:
         """Listen. Raises OSError where the address is taken."""
         loop = asyncio.get_running_loop()
         self._host = host
-        server = await loop.create_server(self._accept, host, port, backlog=BACKLOG, ssl=tls)
-        self._servers.append(server)
-        self._port = server.sockets[0].getsockname()[1]
+        self._tls = tls
+        if tls is None:
+            server = await loop.create_server(self._accept, host, port, backlog=BACKLOG)
+            self._servers.append(server)
+            self._port = server.sockets[0].getsockname()[1]
+        else:
+            door = TlsDoor(tls, self._shared, lambda session: self._info(session, False))
+            self._port = await door.open(host, port, BACKLOG)
+            self._door = door
         self._sweep()
 
-    async def start_websockets(
-        self, host: str, port: int, origins: Collection[str] = (), tls: SSLContext | None = None
-    ) -> int:
+    def change(
+        self, settings: Settings, authenticator: Authenticator, tls: ClientTls | None
+    ) -> None:
+        """Other limits, users and certificates from now on: whoever is still allowed stays.
+
+        Whether there is TLS at all does not change. A client over a new limit keeps what it has;
+        of a new payload limit it is told.
+        """
+        shared = self._shared
+        told_anew = settings.payload_bytes_max != shared.settings.payload_bytes_max
+        shared.settings, shared.authenticator = settings, authenticator
+        if self._door is not None and tls is not None:
+            self._door.tls = self._tls = tls
+        for session in list(shared.sessions.values()):
+            session.renew()
+            if told_anew:
+                session.change_payload_max(settings.payload_bytes_max)
+                session.announce()
+
+    async def start_websockets(self, host: str, port: int, origins: Collection[str] = ()) -> int:
         """Listen for browsers too, from pages of `origins` only, where there are any; the port.
+        With TLS where clients have it.
 
         Raises OSError where the address is taken.
         """
-        upgrade_s = self._settings.auth_timeout_s
+        tls = None
+        if self._tls is not None:
+            tls = self._tls.context
+            tls.sni_callback = self._use_newest
+        upgrade_s = self._shared.settings.auth_timeout_s
 
         def accept() -> WebSocket:
             return WebSocket(self._accept, origins, upgrade_s)
@@ -139,7 +169,7 @@ class Listener:
         self._chance.shuffle(sessions)
         for session in sessions:
             session.announce()
-        deadline = loop.time() + self._settings.lame_duck_s
+        deadline = loop.time() + self._shared.settings.lame_duck_s
         for left in range(len(sessions), 0, -1):
             await asyncio.sleep(max(deadline - loop.time(), 0.0) / (left + 1))
             sessions[left - 1].retire()
@@ -163,7 +193,14 @@ class Listener:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._shared.empty.wait(), max(within_s, 0.0))
 
+    def _use_newest(self, handshake: SSLObject, _name: str, _first: SSLContext) -> None:
+        """A server keeps the context it was started with; each handshake takes the present one."""
+        if self._tls is not None:
+            handshake.context = self._tls.context
+
     def _stop_accepting(self) -> None:
+        if self._door is not None:
+            self._door.close()
         for server in self._servers:
             server.close()
         self._servers.clear()
@@ -181,7 +218,7 @@ class Listener:
         for connection in self._unswept[-self._slice :]:
             connection.sweep(now)
         del self._unswept[-self._slice :]
-        settings = self._settings
+        settings = self._shared.settings
         period = min(SWEEP_S, settings.ping_interval_s / 4, settings.write_deadline_s / 4)
         self._sweeping = loop.call_later(period / SWEEP_SLICES, self._sweep)
 
@@ -195,12 +232,18 @@ class Listener:
             "host": self._host,
             "port": self._ws_port if session.over_websocket else self._port,
             "headers": True,
-            "max_payload": self._settings.payload_bytes_max,
+            "max_payload": self._shared.settings.payload_bytes_max,
             "client_id": session.connection,
             "client_ip": session.peer[0],
         }
         if self._shared.authenticator.anonymous is None:
             fields["auth_required"] = True
+        tls = self._tls
+        if tls is not None:
+            required = tls.handshake is not Handshake.OPTIONAL
+            fields["tls_required" if required else "tls_available"] = True
+            if tls.verify:
+                fields["tls_verify"] = True
         if session.nonce:
             fields["nonce"] = session.nonce
         if self._connect_urls and not session.over_websocket:  # they speak no websocket

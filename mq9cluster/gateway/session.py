@@ -341,6 +341,7 @@ class Session(Connection):
         if not self._connected:
             self._ping_at = min(self._ping_at, self._loop.time() + FIRST_PING_S)
         self.options = options.without_secrets()
+        self.nonce = ""  # nobody signs the same one twice
         self._authenticated = self._connected = True
         self._headers = options.headers
         if self._be(identity):

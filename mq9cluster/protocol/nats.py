@@ -88,14 +88,14 @@ class ServerParser:
         "_failed",
         "_needed",
         "_partial",
-        "_payload_max",
         "_position",
+        "payload_bytes_max",
     )
 
     def __init__(
         self, payload_bytes_max: int, control_line_bytes_max: int = CONTROL_LINE_BYTES_MAX
     ) -> None:
-        self._payload_max = payload_bytes_max
+        self.payload_bytes_max = payload_bytes_max
         self._control_max = control_line_bytes_max
         self._partial: bytearray | None = None  # an unfinished operation, from its first byte
         self._needed = 0  # nothing more can be told about it with fewer bytes than this
@@ -146,7 +146,7 @@ class ServerParser:
         append = events.append
         find = buffer.find
         common = _COMMON.get
-        payload_max = self._payload_max
+        payload_max = self.payload_bytes_max
         control_max = self._control_max
         exact = self._exact
         end = len(buffer)

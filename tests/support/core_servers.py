@@ -1,9 +1,9 @@
 """Two servers of core NATS with the same settings: our listener, and the nats-server binary."""
 
 import asyncio
-import os
 import random
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -18,6 +18,7 @@ from mq9cluster.gateway.auth import AllowAll, Authenticator
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.listener import Listener, ServerName
 from mq9cluster.gateway.settings import Settings
+from mq9cluster.gateway.tls import ClientTls
 from tests.support.access import access_of, authenticator
 
 NATS_SERVER = Path(sys.executable).parent / "nats-server"
@@ -104,6 +105,10 @@ class OurServer:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self.port = self.ws_port = 0
 
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        return self._loop
+
     def start(self, port: int = 0) -> None:
         if not self._thread.is_alive():
             self._thread.start()
@@ -125,12 +130,17 @@ class OurServer:
         asyncio.run_coroutine_threadsafe(work, self._loop).result(20)
 
     async def _listen(self, port: int) -> None:
-        settings, authenticator = self._config.for_ours()
+        settings, who = self._config.for_ours()
+        await self.listen_with(settings, who, None, port)
+
+    async def listen_with(
+        self, settings: Settings, who: Authenticator, tls: ClientTls | None, port: int = 0
+    ) -> None:
         chance = random.Random(1)
         exchange = Exchange(self._loop.call_soon, chance)
         name = ServerName("NOURS", "ours")
-        self.listener = Listener(name, settings, exchange, Echo(), authenticator, chance)
-        await self.listener.start("127.0.0.1", port)
+        self.listener = Listener(name, settings, exchange, Echo(), who, chance)
+        await self.listener.start("127.0.0.1", port, tls)
         self.port = self.listener.port
         if self._config.websocket:
             self.ws_port = await self.listener.start_websockets("127.0.0.1", 0)
@@ -145,7 +155,8 @@ class NatsServer:
 
     def start(self) -> None:
         with tempfile.NamedTemporaryFile("w", suffix=".conf", delete=False) as file:
-            file.write(self._config.for_nats_server())
+            file.write(self.settings())
+        self.conf = Path(file.name)
         self._process = subprocess.Popen(
             [NATS_SERVER, "-a", "127.0.0.1", "-p", "-1", "-c", file.name],
             stderr=subprocess.PIPE,
@@ -163,14 +174,23 @@ class NatsServer:
                 self.ws_port = int(found[1])
             if "Server is ready" in line:
                 break
-        os.unlink(file.name)  # noqa: PTH108
         # The pipe is drained, or the server would stop at a full one.
         self._drain = threading.Thread(target=stderr.read, daemon=True)
         self._drain.start()
 
+    def settings(self) -> str:
+        """What its configuration file says."""
+        return self._config.for_nats_server()
+
+    def reload(self, settings: str) -> None:
+        """Give it another configuration; it takes a moment."""
+        self.conf.write_text(settings)
+        self._process.send_signal(signal.SIGHUP)
+
     def end(self) -> None:
         self._process.kill()
         self._process.wait()
+        self.conf.unlink()
         self._drain.join()
         if self._process.stderr is not None:
             self._process.stderr.close()
