@@ -78,3 +78,31 @@ async def _say(call):
     """Say what, had it arrived, would be answered with a refusal and be warned of."""
     await call.write(pb.RaftFrame(hello=pb.Hello(name="x")).SerializeToString())
     await call.read()
+
+
+NEXT = PeerTls(_pem("stranger.pem"), _pem("stranger.key"), _pem("stranger-authority.pem"))
+
+
+async def test_new_certificates_count_from_the_next_connection_on(net):
+    a = await net.start("a", names="abc", tls=OURS)
+    b = await net.start("b", names="abc", tls=OURS)
+    await a.ears.until(lambda: a.ears.told == ["b up"])
+    for node in (a, b):
+        node.peers.change_tls(NEXT)
+    c = await net.start("c", names="abc", tls=NEXT)
+    await c.ears.until(lambda: sorted(c.ears.told) == ["a up", "b up"])
+    await a.ears.until(lambda: "c up" in a.ears.told)
+    # Who was connected stayed connected.
+    assert a.ears.told == ["b up", "c up"]
+    assert "a down" not in b.ears.told
+
+
+async def test_old_certificates_do_not_count_any_more(net):
+    a = await net.start("a", names="abc", tls=OURS)
+    a.peers.change_tls(NEXT)
+    b = await net.start("b", names="abc", tls=NEXT)
+    c = await net.start("c", names="abc", tls=OURS)
+    await a.ears.until(lambda: a.ears.told == ["b up"])
+    await b.ears.until(lambda: len(b.ears.pings) >= 5)
+    assert {ping[0] for ping in b.ears.pings} == {"a"}
+    assert c.ears.told == c.ears.pings == []
