@@ -14,9 +14,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 READY_SECONDS_MAX = 60.0
@@ -39,6 +39,7 @@ class Server:
     ready_path: str
     directory: Path
     cwd: Path | None = None  # where it is started: a checkout other than this one
+    environment: Mapping[str, str] = field(default_factory=dict)  # beside this process's own
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
@@ -47,7 +48,12 @@ class Server:
         log = (self.directory / "output.log").open("ab")
         with log:
             self.process = subprocess.Popen(
-                self.command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.cwd
+                self.command,
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                cwd=self.cwd,
+                env={**os.environ, **self.environment},
             )
 
     def await_ready(self) -> float:
@@ -104,6 +110,14 @@ class Server:
         after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
+    def counted(self, metric: str) -> float:
+        """The sum of all samples of a metric of ours, whatever their labels."""
+        url = f"http://127.0.0.1:{self.http_port}/metrics"
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            lines = answer.read().decode().splitlines()
+        samples = (line.rpartition(" ") for line in lines if line.startswith(metric))
+        return sum(float(value) for name, _, value in samples if name.partition("{")[0] == metric)
+
     def last_words(self) -> str:
         """The end of its output."""
         return (self.directory / "output.log").read_text(errors="replace")[-2000:].strip()
@@ -142,7 +156,12 @@ def free_ports(count: int) -> list[int]:
         return [each.getsockname()[1] for each in sockets]
 
 
-def mq9_fleet(directory: Path, nodes: int, wrap: Callable[[list[str]], list[str]] = list) -> Fleet:
+def mq9_fleet(
+    directory: Path,
+    nodes: int,
+    wrap: Callable[[list[str]], list[str]] = list,
+    environment: Mapping[str, str] | None = None,
+) -> Fleet:
     """Nodes of ours on free ports; `wrap` may put a profiler in front of the command."""
     ports, http_ports, peer_ports = free_ports(nodes), free_ports(nodes), free_ports(nodes)
     names = [f"n{i}" for i in range(nodes)]
@@ -165,7 +184,9 @@ def mq9_fleet(directory: Path, nodes: int, wrap: Callable[[list[str]], list[str]
         command += ["--listen", f"127.0.0.1:{port}", "--http", f"127.0.0.1:{http_port}"]
         if nodes > 1:
             command += ["--peer-listen", f"127.0.0.1:{peer_port}", "--peers", peers]
-        servers.append(Server(f"mq9 {name}", wrap(command), port, http_port, "/readyz", home))
+        server = Server(f"mq9 {name}", wrap(command), port, http_port, "/readyz", home)
+        server.environment = environment or {}
+        servers.append(server)
     return Fleet(tuple(servers))
 
 
