@@ -1,4 +1,4 @@
-"""The command line: `serve`, `dev`, `status`.
+"""The command line: `serve`, `dev`, `status`, `user`.
 
 Owns flags, exit codes and what is printed. Called by __main__; reads the configuration, sets up
 logs, then hands over to the node (`serve`), to processes of its own (`dev`, in mq9cluster/dev.py)
@@ -23,6 +23,7 @@ import uvloop
 
 from mq9cluster import dev as dev_cluster
 from mq9cluster import status as status_table
+from mq9cluster import user as new_user
 from mq9cluster.admin.logs import logging_to
 from mq9cluster.cluster.failing import BadFailpoints, arm_from
 from mq9cluster.config import (
@@ -35,6 +36,7 @@ from mq9cluster.config import (
     prepare_directory,
     resolve,
 )
+from mq9cluster.domain.passwords import HASHES
 from mq9cluster.node import NodeFailed, serve_until_stopped
 
 log = logging.getLogger(__name__)
@@ -174,3 +176,46 @@ def status(config_file: Path | None, *, as_json: bool, **flags: str | None) -> i
     else:
         status_table.show(answer, sys.stdout)
     return EXIT_OK
+
+
+@program.command()
+@click.argument("name", required=False)
+@click.option("--nkey", "with_nkey", is_flag=True, help="with an nkey instead of a password")
+@click.option("--generate", is_flag=True, help="make a password instead of asking for one")
+@click.option("--hash", "kind", type=click.Choice(HASHES), default=HASHES[0], show_default=True)
+def user(name: str | None, *, with_nkey: bool, generate: bool, kind: str) -> int:
+    r"""Make a user for the configuration file.
+
+    Prints the table for the file. What the user keeps, a generated password or the seed of an
+    nkey, is printed on stderr, once. The password is asked for, or read from stdin, one line.
+
+    \b
+    mq9cluster user ann >> mq9.toml
+    mq9cluster user --nkey >> mq9.toml
+    """
+    if with_nkey == (name is not None):
+        raise click.UsageError("either NAME or --nkey")
+    try:
+        made = (
+            new_user.with_nkey()
+            if name is None
+            else new_user.with_password(name, "" if generate else _asked_password(), kind)
+        )
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+    click.echo(made.table, nl=False)
+    if made.secret:
+        click.echo(f"for the user alone, not shown again: {made.secret}", err=True)
+    return EXIT_OK
+
+
+def _asked_password() -> str:
+    if sys.stdin.isatty():
+        password = str(
+            click.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+        )
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+    if not password:
+        raise click.UsageError("no password: one line on stdin, or --generate")
+    return password

@@ -32,6 +32,7 @@ USER_CHARS_MAX: Final = 256  # a distinguished name fits
 USE_MAX: Final = 10_000_000
 
 _ACCOUNT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", re.ASCII)
+_NUMBER: Final = re.compile(r"\[\d+\]")
 _SUBJECT: Final = re.compile(r"[^\s.]+(?:\.[^\s.]+)*")
 _DURATION: Final = re.compile(r"(\d{1,9})(ms|s|m|h)", re.ASCII)
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -248,6 +249,6 @@ def _table(at: str, written: object, keys: frozenset[str]) -> Table:
 def _tables(at: str, written: object, keys: frozenset[str]) -> list[tuple[str, Table]]:
     """Each table with its place: `users[0]`, `accounts[2].users[1]`."""
     if not isinstance(written, list):
-        raise WrongAccess(f"{at}: must be written as [[{re.sub(r'[[0-9]+]', '', at)}]]")
+        raise WrongAccess(f"{at}: must be written as [[{_NUMBER.sub('', at)}]]")
     places = [f"{at}[{number}]" for number in range(len(written))]
     return [(place, _table(place, one, keys)) for place, one in zip(places, written, strict=True)]

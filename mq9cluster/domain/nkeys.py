@@ -36,7 +36,7 @@ def parse_public(text: str) -> bytes:
         raise NotAKey(f"must have {_PUBLIC_CHARS} characters")
     try:
         raw = base64.b32decode(text)
-    except binascii.Error as error:
+    except ValueError as error:
         raise NotAKey("no base32") from error
     body, checksum = raw[:-2], raw[-2:]
     if raw[0] != _USER or _checksum(body) != checksum:

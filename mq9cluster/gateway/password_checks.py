@@ -67,6 +67,7 @@ class PasswordChecks:
 
     def close(self) -> None:
         """No more checks; those that wait are not answered."""
+        self._waiting.clear()
         self._pool.shutdown(wait=True, cancel_futures=True)
 
     def _go_on(self) -> None:
