@@ -167,9 +167,15 @@ def dev(config_file: Path | None, **flags: str | None) -> int:
 @_config_file
 @_flags(STATUS)
 @click.option("--json", "as_json", is_flag=True, help="print what /cluster answers")
-def status(config_file: Path | None, *, as_json: bool, **flags: str | None) -> int:
+@click.option("--watch", is_flag=True, help="look again every second, until Ctrl-C")
+def status(config_file: Path | None, *, as_json: bool, watch: bool, **flags: str | None) -> int:
     """Show nodes, shards, leaders, lag, mailboxes and agents."""
     values = resolve(STATUS, flags, os.environ, config_file)
+    if watch and as_json:
+        raise ConfigError("--watch: shows tables, not --json")
+    if watch:
+        status_table.watch(values["http"], sys.stdout)
+        return EXIT_OK
     answer = status_table.ask(values["http"])
     if as_json:
         click.echo(status_table.as_json(answer))

@@ -24,6 +24,7 @@ from mq9cluster.admin.view import (
     ServerFacts,
     ShardFacts,
     Spread,
+    SubscriptionFacts,
 )
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
@@ -122,7 +123,7 @@ class View:
             write_deadline_s=settings.write_deadline_s,
             connections=traffic.connections,
             connections_total=totals.connections if totals else 0,
-            routes=0,
+            routes=sum(parts.cluster.peers.is_up(peer) for peer in self._peers) if parts else 0,
             in_msgs=traffic.in_messages,
             in_bytes=traffic.in_bytes,
             out_msgs=traffic.out_messages,
@@ -130,7 +131,19 @@ class View:
             slow_consumers=totals.slow_consumers if totals else 0,
             stale_connections=totals.stale_connections if totals else 0,
             subscriptions=traffic.subscriptions,
+            connect_urls=parts.cluster.connect_urls() if parts else (),
+            cluster_host=config.peer_listen.host,
+            cluster_port=config.peer_listen.port,
+            cluster_urls=[parts.cluster.me.addresses[peer] for peer in self._peers]
+            if parts
+            else (),
+            websocket_host=config.ws_listen.host if config.ws_listen else "",
+            websocket_port=parts.listener.ws_port if parts else 0,
         )
+
+    @property
+    def _peers(self) -> Sequence[str]:
+        return tuple(self.parts.cluster.peers.names) if self.parts else ()
 
     @property
     def port(self) -> int:
@@ -154,11 +167,13 @@ class View:
     def interest(self) -> InterestFacts:
         """The subscription table."""
         if self.parts is None:
-            return InterestFacts(0, 0, 0, 0, 0, 0)
+            return InterestFacts(0, 0, 0, 0)
         tables = self.parts.exchange.accounts().values()
         subscriptions = _Traffic(self.parts.listener).subscriptions
         cached = sum(table.answers_cached for table in tables)
-        return InterestFacts(subscriptions, cached, inserts=0, removes=0, matches=0, cache_hits=0)
+        inserts = sum(table.inserts for table in tables)
+        removes = inserts - sum(table.count for table in tables)
+        return InterestFacts(subscriptions, cached, inserts, removes)
 
     def routes(self) -> Sequence[RouteFacts]:
         """One link to each other node."""
@@ -313,10 +328,17 @@ def _connection(
     session: Session, wall_ms: Callable[[float], int], *, with_subjects: bool
 ) -> ConnectionFacts:
     options = session.options
-    subjects = sorted(
-        subscription.subject.decode(errors="replace")
-        for subscription in (session.subscriptions.values() if with_subjects else ())
-    )
+    subscribed = [
+        SubscriptionFacts(
+            session.account,
+            one.subject.decode(errors="replace"),
+            (one.queue or b"").decode(errors="replace"),
+            one.sid.decode(errors="replace"),
+            one.delivered,
+            session.connection,
+        )
+        for one in (session.subscriptions.values() if with_subjects else ())
+    ]
     return ConnectionFacts(
         cid=session.connection,
         ip=session.peer[0],
@@ -333,7 +355,7 @@ def _connection(
         name=options.name,
         lang=options.lang,
         version=options.version,
-        subjects=subjects,
+        subscribed=subscribed,
         over_websocket=session.over_websocket,
     )
 

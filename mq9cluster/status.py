@@ -1,16 +1,22 @@
 """`mq9cluster status`: asks a node's /cluster and shows the answer. Called by cli."""
 
 import http.client
+import time
 from collections import Counter
+from collections.abc import Callable
+from itertools import count
 from typing import Any, TextIO
 
 import orjson
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from mq9cluster.config import Address
 
 ANSWER_S_MAX = 10.0
+WATCH_S = 1.0  # between two looks: elections take a second or two
 ANSWER_BYTES_MAX = 64 * 1024 * 1024  # a thousand shards take well under one
 # What one listens on is not what one connects to.
 _ANY_HOST = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
@@ -48,14 +54,44 @@ def as_json(answer: dict[str, Any]) -> str:
 
 def show(answer: dict[str, Any], out: TextIO) -> None:
     """Print the answer as two tables and a line of totals."""
+    Console(file=out, highlight=False).print(_tables(answer))
+
+
+def watch(
+    address: Address,
+    out: TextIO,
+    wait: Callable[[float], object] = time.sleep,
+    looks: int | None = None,
+) -> None:
+    """Show the answer anew every WATCH_S, `looks` times or until interrupted.
+
+    A node that does not answer, at first or for a while, is told in place of the tables: whoever
+    watches a restart wants to see it come back.
+    """
     console = Console(file=out, highlight=False)
-    console.print(_nodes(answer))
-    console.print(_shards(answer))
+    with Live(console=console, auto_refresh=False, transient=False) as live:
+        for look in count(1):
+            live.update(_look(address), refresh=True)
+            if look == looks:
+                return
+            wait(WATCH_S)
+
+
+def _look(address: Address) -> RenderableType:
+    try:
+        return _tables(ask(address))
+    except NoAnswer as error:
+        return Text(str(error), style="red")
+
+
+def _tables(answer: dict[str, Any]) -> Group:
+    """Two tables and a line of totals."""
     mailboxes = sum(shard.get("mailboxes", 0) for shard in answer["shards"])
     messages = sum(shard.get("messages", 0) for shard in answer["shards"])
     agents = sum(shard.get("agents", 0) for shard in answer["shards"])
     totals = f"{mailboxes:,} mailboxes, {messages:,} messages, {agents:,} agents"
-    console.print(f"cluster {answer['cluster_id']}: {totals}")
+    line = Text(f"cluster {answer['cluster_id']}: {totals}")
+    return Group(_nodes(answer), _shards(answer), line)
 
 
 def _nodes(answer: dict[str, Any]) -> Table:

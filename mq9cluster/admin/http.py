@@ -42,7 +42,7 @@ class AdminServer:
             "/metrics": self._metrics_text,
             "/varz": lambda _: _json(monitoring.varz(self._view, self._requests)),
             "/connz": self._connz,
-            "/subsz": lambda _: _json(monitoring.subsz(self._view)),
+            "/subsz": self._subsz,
             "/routez": lambda _: _json(monitoring.routez(self._view)),
             "/cluster": self._cluster,
         }
@@ -106,19 +106,26 @@ class AdminServer:
         return _json(monitoring.cluster(self._view, hashes=hashes))
 
     def _connz(self, request: web.Request) -> web.Response:
+        return self._listed(monitoring.connz, request)
+
+    def _subsz(self, request: web.Request) -> web.Response:
+        return self._listed(monitoring.subsz, request)
+
+    def _listed(self, page: Callable[..., monitoring.Json], request: web.Request) -> web.Response:
+        """A page of which `offset` and `limit` choose a part, and `subs` how much of it."""
         try:
             limit = _count(request, "limit", monitoring.CONNECTIONS_LISTED_DEFAULT)
             offset = _count(request, "offset", 0)
         except ValueError as error:
             return _json({"error": str(error)}, status=400)
-        subjects = request.query.get("subs", "").lower() in {"1", "true", "detail"}
+        asked = request.query.get("subs", "").lower()
+        subs = _SUBS.get(asked, "")
         limit = min(limit, monitoring.CONNECTIONS_LISTED_MAX)
         in_full = self._is_admin(request)
-        return _json(
-            monitoring.connz(
-                self._view, offset=offset, limit=limit, subjects=subjects, in_full=in_full
-            )
-        )
+        return _json(page(self._view, offset=offset, limit=limit, subs=subs, in_full=in_full))
+
+
+_SUBS = {"1": monitoring.SUBJECTS, "true": monitoring.SUBJECTS, "detail": monitoring.DETAIL}
 
 
 def _count(request: web.Request, name: str, default: int) -> int:

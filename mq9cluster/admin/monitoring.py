@@ -10,14 +10,21 @@ import resource
 from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
-from itertools import islice
+from itertools import chain, islice
 from typing import Any
 
 from mq9cluster.admin.logs import subject_without_secrets, without_secrets
-from mq9cluster.admin.view import ConnectionFacts, NodeView, RouteFacts
+from mq9cluster.admin.view import (
+    ConnectionFacts,
+    NodeView,
+    RouteFacts,
+    ServerFacts,
+    SubscriptionFacts,
+)
 
 CONNECTIONS_LISTED_DEFAULT = 1_024  # nats-server's
 CONNECTIONS_LISTED_MAX = 10_000  # one answer is built in one turn of the loop
+SUBJECTS, DETAIL = "subjects", "detail"  # what of subscriptions is asked for
 _NANOSECONDS = 1_000_000_000
 
 Json = dict[str, Any]
@@ -38,6 +45,7 @@ def varz(view: NodeView, requests: Mapping[str, int]) -> Json:
         "go": "none (Python)",
         "host": server.host,
         "port": server.port,
+        "connect_urls": list(server.connect_urls),
         "max_connections": server.connections_max,
         "ping_interval": round(server.ping_interval_s * _NANOSECONDS),
         "ping_max": server.pings_outstanding_max,
@@ -49,7 +57,8 @@ def varz(view: NodeView, requests: Mapping[str, int]) -> Json:
         "max_control_line": server.control_line_bytes_max,
         "max_payload": server.payload_bytes_max,
         "max_pending": server.pending_bytes_max,
-        "cluster": {},
+        "cluster": _cluster_of(server),
+        "websocket": _websocket_of(server),
         "write_deadline": round(server.write_deadline_s * _NANOSECONDS),
         "start": _moment(server.started_ms),
         "now": _moment(now_ms),
@@ -65,25 +74,49 @@ def varz(view: NodeView, requests: Mapping[str, int]) -> Json:
         "leafnodes": 0,
         "in_msgs": server.in_msgs,
         "in_bytes": server.in_bytes,
+        "in_client_msgs": server.in_msgs,
+        "in_client_bytes": server.in_bytes,
         "out_msgs": server.out_msgs,
         "out_bytes": server.out_bytes,
+        "out_client_msgs": server.out_msgs,
+        "out_client_bytes": server.out_bytes,
         "slow_consumers": server.slow_consumers,
         "stale_connections": server.stale_connections,
         "subscriptions": server.subscriptions,
         "http_req_stats": dict(requests),
         "config_load_time": _moment(server.started_ms),
+        "slow_consumer_stats": {**_NOBODY_ELSE, "clients": server.slow_consumers},
+        "stale_connection_stats": {**_NOBODY_ELSE, "clients": server.stale_connections},
     }
 
 
+_NOBODY_ELSE = {"clients": 0, "routes": 0, "gateways": 0, "leafs": 0}
+
+
+def _cluster_of(server: ServerFacts) -> Json:
+    return {
+        "addr": server.cluster_host,
+        "cluster_port": server.cluster_port,
+        "urls": list(server.cluster_urls),
+    }
+
+
+def _websocket_of(server: ServerFacts) -> Json:
+    if not server.websocket_port:
+        return {}
+    return {"host": server.websocket_host, "port": server.websocket_port}
+
+
 def connz(
-    view: NodeView, *, offset: int, limit: int, subjects: bool, in_full: bool = False
+    view: NodeView, *, offset: int, limit: int, subs: str = "", in_full: bool = False
 ) -> Json:
-    """The connections, oldest first, `limit` of them from `offset` on.
+    """The connections, oldest first, `limit` of them from `offset` on; with their subjects (`subs`
+    is SUBJECTS) or subscriptions (DETAIL).
 
     `in_full` is for who has shown the admin's credential: nothing is blanked.
     """
     now_ms = view.now_ms()
-    connections = view.connections(with_subjects=subjects)
+    connections = view.connections(with_subjects=bool(subs))
     shown = list(islice(connections, offset, offset + limit))
     return {
         "server_id": view.server().server_id,
@@ -92,13 +125,11 @@ def connz(
         "total": len(connections),
         "offset": offset,
         "limit": limit,
-        "connections": [
-            _connection(facts, now_ms, subjects=subjects, in_full=in_full) for facts in shown
-        ],
+        "connections": [_connection(facts, now_ms, subs=subs, in_full=in_full) for facts in shown],
     }
 
 
-def _connection(facts: ConnectionFacts, now_ms: int, *, subjects: bool, in_full: bool) -> Json:
+def _connection(facts: ConnectionFacts, now_ms: int, *, subs: str, in_full: bool) -> Json:
     shown: Json = {
         "cid": facts.cid,
         "kind": "Client",
@@ -123,19 +154,44 @@ def _connection(facts: ConnectionFacts, now_ms: int, *, subjects: bool, in_full:
     if not in_full:  # clients may call themselves whatever they like
         for field in ("name", "lang", "version"):
             shown[field] = without_secrets(shown[field])
-    if subjects:
-        blank = _as_it_is if in_full else subject_without_secrets
-        shown["subscriptions_list"] = [blank(subject) for subject in facts.subjects]
+    if subs == SUBJECTS:
+        subscribed = [_subscription(one, in_full=in_full) for one in facts.subscribed]
+        shown["subscriptions_list"] = [one["subject"] for one in subscribed]
+    elif subs == DETAIL:
+        shown["subscriptions_list_detail"] = [
+            _subscription(one, in_full=in_full) for one in facts.subscribed
+        ]
     return shown
 
 
-def _as_it_is(subject: str) -> str:
-    return subject
+def _subscription(facts: SubscriptionFacts, *, in_full: bool) -> Json:
+    subject, queue, sid = facts.subject, facts.queue, facts.sid
+    if not in_full:
+        subject = subject_without_secrets(subject)
+        queue, sid = without_secrets(queue), without_secrets(sid)
+    group = {"qgroup": queue} if queue else {}
+    return {"subject": subject, **group, "sid": sid, "msgs": facts.delivered, "cid": facts.cid}
 
 
-def subsz(view: NodeView) -> Json:
-    """The subscription table."""
+def subsz(
+    view: NodeView, *, offset: int = 0, limit: int = 0, subs: str = "", in_full: bool = False
+) -> Json:
+    """The subscription table; with `subs` the subscriptions from `offset` on, `limit` of them."""
     interest = view.interest()
+    listed: Json = {"total": 0, "offset": 0, "limit": 0}
+    if subs:
+        everything = chain.from_iterable(
+            facts.subscribed for facts in view.connections(with_subjects=True)
+        )
+        listed = {
+            "total": interest.subscriptions,
+            "offset": offset,
+            "limit": limit,
+            "subscriptions_list": [
+                {"account": one.account, **_subscription(one, in_full=in_full)}
+                for one in islice(everything, offset, offset + limit)
+            ],
+        }
     return {
         "server_id": view.server().server_id,
         "now": _moment(view.now_ms()),
@@ -143,13 +199,11 @@ def subsz(view: NodeView) -> Json:
         "num_cache": interest.cached,
         "num_inserts": interest.inserts,
         "num_removes": interest.removes,
-        "num_matches": interest.matches,
-        "cache_hit_rate": interest.cache_hits / interest.matches if interest.matches else 0,
+        "num_matches": 0,
+        "cache_hit_rate": 0,
         "max_fanout": 0,
         "avg_fanout": 0,
-        "total": 0,
-        "offset": 0,
-        "limit": 0,
+        **listed,
     }
 
 

@@ -43,11 +43,17 @@ class ServerFacts:
     slow_consumers: int
     stale_connections: int
     subscriptions: int
+    connect_urls: Sequence[str]
+    cluster_host: str
+    cluster_port: int
+    cluster_urls: Sequence[str]  # of the other nodes
+    websocket_host: str
+    websocket_port: int  # 0: there is no such listener
 
 
 @dataclass(frozen=True, slots=True)
 class ConnectionFacts:
-    """One client connection. `subjects` only where they were asked for."""
+    """One client connection. `subscribed` only where it was asked for."""
 
     cid: int
     ip: str
@@ -64,20 +70,29 @@ class ConnectionFacts:
     name: str
     lang: str
     version: str
-    subjects: Sequence[str] = ()
+    subscribed: "Sequence[SubscriptionFacts]" = ()
     over_websocket: bool = False
+
+
+class SubscriptionFacts(NamedTuple):
+    """One subscription; `queue` is "" where it is in no group."""
+
+    account: str
+    subject: str
+    queue: str
+    sid: str
+    delivered: int
+    cid: int
 
 
 @dataclass(frozen=True, slots=True)
 class InterestFacts:
-    """The subscription table."""
+    """The subscription table. How often it is asked is not counted: that is the hottest path."""
 
     subscriptions: int
     cached: int
     inserts: int
     removes: int
-    matches: int
-    cache_hits: int
 
 
 @dataclass(frozen=True, slots=True)

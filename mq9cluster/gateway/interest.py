@@ -132,14 +132,14 @@ class _Node:
 class Interest:
     """Subscriptions by subject, of one account."""
 
-    __slots__ = ("_answers", "_literals", "_observer", "_root", "count")
+    __slots__ = ("_answers", "_literals", "_observer", "_root", "count", "inserts")
 
     def __init__(self, observer: InterestObserver | None = None) -> None:
         self._observer = observer
         self._literals: dict[bytes, _Place] = {}
         self._root = _Node()
         self._answers: dict[bytes, Match] = {}
-        self.count = 0
+        self.count = self.inserts = 0
 
     def add(self, subscription: Subscription) -> None:
         """Put `subscription` in; its subject must be valid."""
@@ -154,6 +154,7 @@ class Interest:
             self._answers.clear()
         members = place.add(subscription)
         self.count += 1
+        self.inserts += 1
         if self._observer is not None:
             self._observer.interest_changed(subject, subscription.queue, members)
 

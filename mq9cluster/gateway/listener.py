@@ -79,6 +79,11 @@ class Listener:
         return self._port
 
     @property
+    def ws_port(self) -> int:
+        """The port that browsers connect to; 0: none."""
+        return self._ws_port
+
+    @property
     def totals(self) -> Totals:
         """Counters of connections that are gone and of things that went wrong."""
         return self._shared.totals

@@ -11,6 +11,7 @@ from mq9cluster.admin.view import (
     RouteFacts,
     ServerFacts,
     ShardFacts,
+    SubscriptionFacts,
 )
 
 STARTED_MS = 1_700_000_000_000
@@ -43,6 +44,12 @@ SERVER = ServerFacts(
     slow_consumers=1,
     stale_connections=0,
     subscriptions=7,
+    connect_urls=["10.0.0.1:4222", "10.0.0.2:4222"],
+    cluster_host="0.0.0.0",
+    cluster_port=7422,
+    cluster_urls=["10.0.0.2:7422"],
+    websocket_host="0.0.0.0",
+    websocket_port=8080,
 )
 CONNECTION = ConnectionFacts(
     cid=1,
@@ -60,7 +67,12 @@ CONNECTION = ConnectionFacts(
     name="agent of mbx.abcdefghijklmnopqrstuvwxyz",
     lang="python3",
     version="2.9.0",
-    subjects=("work.>", "$mq9.AI.MAILBOX.MSG.mbx.abcdefghijklmnopqrstuvwxyz.*"),
+    subscribed=(
+        SubscriptionFacts("$G", "work.>", "", "1", 3, 1),
+        SubscriptionFacts(
+            "$G", "$mq9.AI.MAILBOX.MSG.mbx.abcdefghijklmnopqrstuvwxyz.*", "q", "2", 0, 1
+        ),
+    ),
 )
 ROUTE = RouteFacts(1, "node2", "10.0.0.2", 7422, 0, 1, 2, 3, 4, 5)
 
@@ -87,11 +99,11 @@ class StubView:
         return SERVER
 
     def connections(self, *, with_subjects):
-        facts = CONNECTION if with_subjects else replace(CONNECTION, subjects=())
+        facts = CONNECTION if with_subjects else replace(CONNECTION, subscribed=())
         return [replace(facts, cid=number + 1) for number in range(self.connection_count)]
 
     def interest(self):
-        return InterestFacts(7, 5, 9, 2, 100, 60)
+        return InterestFacts(7, 5, 9, 2)
 
     def routes(self):
         return [ROUTE]

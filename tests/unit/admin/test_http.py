@@ -91,6 +91,22 @@ async def test_connz_lists_subjects_only_when_asked_and_never_private_addresses(
     assert detailed["name"] == "agent of mbx.***"
 
 
+async def test_details_of_subscriptions_are_blanked_too(get):
+    (detailed, *_) = (await json_of(get, "/connz?subs=detail"))["connections"]
+    assert detailed["subscriptions_list_detail"] == [
+        {"subject": "work.>", "sid": "1", "msgs": 3, "cid": 1},
+        {"subject": "$mq9.AI.MAILBOX.MSG.***", "qgroup": "q", "sid": "2", "msgs": 0, "cid": 1},
+    ]
+    listed = await json_of(get, "/subsz?subs=1&offset=1&limit=2")
+    assert (listed["total"], listed["offset"], listed["limit"]) == (7, 1, 2)
+    assert [one["subject"] for one in listed["subscriptions_list"]] == [
+        "$mq9.AI.MAILBOX.MSG.***",
+        "work.>",
+    ]
+    _, body = await get("/subsz?subs=1", **bearer(TOKEN))
+    assert b"abcdefghijklmnopqrstuvwxyz" in body
+
+
 def bearer(token, scheme="Bearer"):
     return {"headers": {"Authorization": f"{scheme} {token}"}}
 
@@ -99,7 +115,10 @@ def bearer(token, scheme="Bearer"):
 async def test_the_admin_is_shown_subjects_in_full(get, scheme):
     status, body = await get("/connz?subs=1", **bearer(TOKEN, scheme))
     (shown, *_) = orjson.loads(body)["connections"]
-    assert (status, shown["subscriptions_list"]) == (200, list(CONNECTION.subjects))
+    assert (status, shown["subscriptions_list"]) == (
+        200,
+        [one.subject for one in CONNECTION.subscribed],
+    )
     assert shown["name"] == CONNECTION.name
 
 
@@ -121,7 +140,7 @@ async def test_where_no_credential_is_configured_none_is_right(get, token):
 
 async def test_subsz_and_routez_answer(get):
     subsz = await json_of(get, "/subsz")
-    assert (subsz["num_subscriptions"], subsz["cache_hit_rate"]) == (7, 0.6)
+    assert (subsz["num_subscriptions"], subsz["num_removes"], subsz["total"]) == (7, 2, 0)
     routez = await json_of(get, "/routez")
     assert (routez["num_routes"], routez["routes"][0]["remote_name"]) == (1, "node2")
 

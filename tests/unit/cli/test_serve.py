@@ -10,6 +10,7 @@ import pytest
 
 from chaos.cluster.process import NodeDidNotStart
 from mq9cluster.domain.address import slot_of
+from tests.support.raw_nats import RawNats
 
 
 async def test_a_started_node_is_alive_and_ready(serve_node):
@@ -124,6 +125,20 @@ async def test_a_disk_that_takes_no_more_ends_the_node_with_one_line(serve_node)
     kept = await request(client, "MSG.QUERY.box", limit)
     assert acknowledged <= len(kept["messages"]) <= acknowledged + 1
     await client.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR2, signal.SIGTERM])
+async def test_lame_duck_announces_drains_over_its_time_and_ends(serve_node, number):
+    node = await serve_node(lame_duck=2)
+    crowd = [await RawNats.connect(node.host, node.port) for _ in range(20)]
+    for client in crowd:
+        client.subscribe("crowd")
+        await client.flush()
+    node.signal(number)
+    await asyncio.gather(*(client.ended.wait() for client in crowd))
+    assert all(client.info.get("ldm") is True for client in crowd)
+    assert all(client.errors == [] for client in crowd)
+    assert await node.wait() == 0
 
 
 async def test_a_leaving_node_is_not_ready_and_sends_its_clients_away(serve_node):

@@ -1,5 +1,6 @@
 """`mq9cluster status`: the table, the JSON, and nodes that do not answer."""
 
+import asyncio
 import http.server
 import io
 import json
@@ -10,7 +11,8 @@ import pytest
 
 from mq9cluster.admin import monitoring
 from mq9cluster.cli import run
-from mq9cluster.status import show
+from mq9cluster.config import Address
+from mq9cluster.status import show, watch
 from tests.unit.admin.stub import StubView
 
 
@@ -36,6 +38,35 @@ async def test_an_address_to_listen_on_is_one_to_ask_at(serve_node, capfd):
     node = await serve_node()
     assert run(["status", "--http", f"0.0.0.0:{node.http_port}"]) == 0
     assert "node1" in capfd.readouterr().out
+
+
+async def test_watching_looks_again_and_outlives_a_node_that_is_away(serve_node, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    node = await serve_node()
+    out = io.StringIO()
+
+    def wait(_):
+        """Between the looks the node goes, and comes back."""
+        if node.running:
+            node.kill_now()
+        else:
+            node.start_now()
+
+    address = Address("127.0.0.1", node.http_port)
+    await asyncio.to_thread(watch, address, out, wait, 3)
+    assert "mailboxes, 0 messages" in out.getvalue()
+    refused = io.StringIO()
+    watch(Address("127.0.0.1", 1), refused, _must_not_wait, 1)
+    assert "no answer from http://127.0.0.1:1/cluster" in refused.getvalue()
+
+
+def _must_not_wait(_):
+    raise AssertionError
+
+
+def test_watch_and_json_are_two_things(capsys):
+    assert run(["status", "--watch", "--json"]) == 2
+    assert capsys.readouterr().err == "mq9cluster: --watch: shows tables, not --json\n"
 
 
 def test_no_answer_is_told_in_one_line(capsys):
