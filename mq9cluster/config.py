@@ -48,6 +48,7 @@ REQUEST_RATE_MAX = 10_000_000
 ADMIN_TOKEN_CHARS_MIN = 16  # nobody guesses it, however often he may try
 AUTH_TIMEOUT_S_MAX = 60
 AUTH_TIMEOUT_S_DEFAULT = 2  # nats-server's
+EMBEDDER_KINDS = ("model2vec", "fastembed", "openai", "vectors")
 LAME_DUCK_S_MAX = 3_600
 LAME_DUCK_S_DEFAULT = 10  # well under the 30 s a StatefulSet gives by default
 DEV_NODES_MAX = 9
@@ -112,6 +113,8 @@ class Config:
     payload_bytes_max: int
     duplicate_window_ms: int
     agent_ttl_s: int
+    embedder: str
+    embedder_key: str = field(repr=False)
     connections_max: int
     limits: ClientLimits
     ws_listen: Address | None
@@ -238,6 +241,14 @@ def _one_of(*words: str) -> Callable[[str], str]:
     return parse
 
 
+def _embedder(raw: str) -> str:
+    kind, colon, where = raw.partition(":")
+    if raw != "concept" and not (kind in EMBEDDER_KINDS and colon and where):
+        kinds = ", ".join(f"{kind}:…" for kind in EMBEDDER_KINDS)
+        raise ValueError(f"{raw!r} is none of concept, {kinds}")
+    return raw
+
+
 def _directory(raw: str) -> Path:
     if not raw or "\0" in raw:
         raise ValueError(f"{raw!r} is no directory")
@@ -291,6 +302,15 @@ SERVE: tuple[Setting, ...] = (
         _integer(0, TTL_SECONDS_MAX),
         "how long an agent that names no ttl stays without reporting; 0: for ever",
     ),
+    Setting(
+        "embedder",
+        "EMBEDDER",
+        "concept",
+        _embedder,
+        "what finds agents by meaning: concept, model2vec:DIR, fastembed:DIR, openai:URL#MODEL "
+        "or vectors:DIMENSIONS",
+    ),
+    Setting("embedder-key", "KEY", "", str, "what the service of --embedder openai: asks for"),
     Setting(
         "max-connections",
         "N",
@@ -489,6 +509,8 @@ def node_config(
         payload_bytes_max=values["max_payload"],
         duplicate_window_ms=values["duplicate_window"] * 1000,
         agent_ttl_s=values["agent_ttl"],
+        embedder=values["embedder"],
+        embedder_key=values["embedder_key"],
         connections_max=values["max_connections"],
         limits=ClientLimits(
             subscriptions_max=values["max_subscriptions"],

@@ -21,14 +21,16 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from mq9cluster.admin.http import AdminServer
-from mq9cluster.broker.agents import Agents, no_codes
+from mq9cluster.broker.agents import Agents
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
+from mq9cluster.broker.search_side import SearchSide
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import DEFAULT_RETENTION, Durability, Retention, offload_to
 from mq9cluster.cluster.membership import ForeignData, MemberEvents, Membership
 from mq9cluster.cluster.peers import PeerTls
 from mq9cluster.cluster.scrubbing import Scrubbing
+from mq9cluster.cluster.search_thread import Searchable
 from mq9cluster.config import Address, Config, ConfigError
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.listener import Listener, ServerName
@@ -36,6 +38,7 @@ from mq9cluster.gateway.password_checks import PasswordChecks
 from mq9cluster.gateway.routes import Routes
 from mq9cluster.node_access import authenticator_of, left_for_a_restart, settings_of, tls_of
 from mq9cluster.node_view import Parts, Phase, View
+from mq9cluster.search.embedder import EmbedderMisconfigured
 from mq9cluster.storage.errors import StorageFailed
 from mq9cluster.storage.store import Store, open_store
 
@@ -110,6 +113,8 @@ class Node(MemberEvents):
             await self._start_serving()
         except (StorageFailed, ForeignData) as error:
             raise NodeFailed(str(error)) from error
+        except EmbedderMisconfigured as error:
+            raise NodeFailed(f"--embedder: {error}") from error
         self._view.phase = Phase.SERVING
         listen = Address(config.listen.host, self._view.port)
         http = Address(config.http.host, self._view.http_port)
@@ -119,7 +124,11 @@ class Node(MemberEvents):
         config = self._config
         store = await self._open_store()
         durability = self._start_durability(store)
-        cluster = await self._join(store, durability)
+        search = SearchSide(config.embedder, config.embedder_key)
+        self._running.push_async_callback(search.stop)
+        searchable = await search.open()
+        cluster = await self._join(store, durability, searchable)
+        await search.start(cluster)
         mailboxes = Mailboxes(
             cluster.shards,
             self._tokens,
@@ -129,8 +138,8 @@ class Node(MemberEvents):
             config.limits.waiting_fetches_max,
         )
         self._mailboxes = mailboxes
-        agents = Agents(cluster.shards, no_codes, config.agent_ttl_s)
-        router = Router(mailboxes, agents, self._clock)
+        agents = Agents(cluster.shards, search.embedding.embed, config.agent_ttl_s)
+        router = Router(mailboxes, agents, search.discovery, self._clock)
         chance = random.Random()  # noqa: S311  spreads load, guards nothing
         self._routes = Routes(cluster.peers.send_route, chance)
         for peer in cluster.peers.names:
@@ -156,7 +165,7 @@ class Node(MemberEvents):
             store, durability, cluster, router, mailboxes, exchange, settings, listener
         )
 
-    async def _join(self, store: Store, durability: Durability) -> Cluster:
+    async def _join(self, store: Store, durability: Durability, searchable: Searchable) -> Cluster:
         """Become a member of the cluster, or found it."""
         config = self._config
         addresses = {peer.name: str(peer.address) for peer in config.peers}
@@ -169,6 +178,7 @@ class Node(MemberEvents):
             peer_host=config.peer_listen.host,
             peer_port=config.peer_listen.port,
             tls=_peer_tls(config),
+            searchable=searchable,
         )
         cluster = Cluster(
             membership,

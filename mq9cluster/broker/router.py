@@ -1,7 +1,7 @@
 """From subject to command: the table of what mq9 can be asked.
 
 The gateway calls `handle` for every message published under `$mq9.AI.`; the tables lead to a
-method of `Mailboxes` or `Agents`. Subjects repeat, so what one means is remembered.
+method of `Mailboxes`, `Agents` or `Discovery`. Subjects repeat, so what one means is remembered.
 """
 
 from collections.abc import Callable
@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from mq9cluster.broker.agents import Agents
 from mq9cluster.broker.call import Call, Counted
+from mq9cluster.broker.discovery import Discovery
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.domain.address import parse_address
 from mq9cluster.domain.errors import Mq9Error, UnknownCommand
@@ -27,6 +28,7 @@ OF_AGENTS: Final = {
     "AGENT.UNREGISTER": Agents.unregister,
     "AGENT.REPORT": Agents.report,
 }
+DISCOVER: Final = "AGENT.DISCOVER"
 ADDRESSED: Final = {
     "MSG.SEND": Mailboxes.send,
     "MSG.FETCH": Mailboxes.fetch,
@@ -42,16 +44,19 @@ _Run = Callable[[int, bytes | None, bytes, Call], None]
 class Router:
     """The gateway's `CommandHandler`."""
 
-    def __init__(self, mailboxes: Mailboxes, agents: Agents, clock: Clock) -> None:
+    def __init__(
+        self, mailboxes: Mailboxes, agents: Agents, discovery: Discovery, clock: Clock
+    ) -> None:
         self._mailboxes = mailboxes
         bound = {words: partial(method, mailboxes) for words, method in BARE.items()}
         bound |= {words: partial(method, agents) for words, method in OF_AGENTS.items()}
+        bound[DISCOVER] = partial(discovery.discover)
         self._bare = bound
         self._routes: dict[tuple[str, bytes], tuple[_Run, Counted]] = {}
         self.refused: dict[str, int] = {}  # how often, by error code
         self.counted = {
             command: Counted(Histogram(), self.refused, clock.seconds)
-            for command in (*BARE, *OF_AGENTS, *ADDRESSED, DELETE, "unknown")
+            for command in (*self._bare, *ADDRESSED, DELETE, "unknown")
         }
 
     def handle(

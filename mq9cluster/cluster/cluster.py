@@ -19,9 +19,14 @@ from typing import Final
 
 from mq9cluster.cluster import meta, wire
 from mq9cluster.cluster.clocks import ClusterClock
+from mq9cluster.cluster.directory import Directory
 from mq9cluster.cluster.durability import Durability, Group
+from mq9cluster.cluster.embedders import Announced
 from mq9cluster.cluster.engine import Members, Message, NotLeader
 from mq9cluster.cluster.features import FEATURES
+from mq9cluster.cluster.finding import Finder
+from mq9cluster.cluster.finding_here import Here
+from mq9cluster.cluster.finding_service import SERVED, FindingService
 from mq9cluster.cluster.leading import Leading
 from mq9cluster.cluster.links import Links, Service
 from mq9cluster.cluster.membership import ForeignData, Jitter, MemberEvents, Membership
@@ -40,6 +45,7 @@ from mq9cluster.cluster.wire import Kind
 from mq9cluster.domain.errors import Overloaded
 from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.ports import Clock, Random
+from mq9cluster.machine.agents_read import all_agents
 from mq9cluster.storage.database import Database
 from mq9cluster.storage.log import GroupLog
 from mq9cluster.storage.state import ShardState
@@ -101,6 +107,9 @@ class Cluster:
             membership.name, self.meta, self.peers, self._propose_to_meta, above.on_lease_lost
         )
         self.shards: Shards
+        self.finder: Finder
+        self.finding: FindingService
+        self.directories: dict[int, Directory] = {}
         self._links: Links
         self._service: Service
 
@@ -232,12 +241,21 @@ class Cluster:
             )
         self._links.know(replicas)
         self._service = Service(replicas)
+        if self.me.searchable:
+            thread = self.me.searchable.thread
+            here = Here(replicas, self.directories, thread)
+            count = len(state.placement)
+            self.finding = FindingService(here)
+            self.finder = Finder(self.me.name, count, here, self._links, self.peers, thread)
         self.shards = Shards(shards, self._durability)
 
     def _open_replica(self, number: int, names: Sequence[str]) -> Replica:
         state = ShardState(self._database, number)
         send_state = partial(self.snapshots.send, number)
         replica = Replica(number, state, self.clock, partial(self._send, number), send_state)
+        if self.me.searchable:
+            directory = Directory(self.me.searchable, lambda: all_agents(replica.machine.workspace))
+            replica.directory = self.directories[number] = directory
         engine, group = self._open_group(number, replica, names, replica.machine.applied_index)
         replica.start(engine, self._durability, group)
         return replica
@@ -284,6 +302,8 @@ class Cluster:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self.snapshots.stop()
+        if hasattr(self, "finding"):
+            self.finding.stop()
         if hasattr(self, "shards"):
             await self.shards.stop()
         await self.peers.stop()
@@ -362,6 +382,32 @@ class Cluster:
         self.peers.know(ids)
         self._above.on_members()
 
+    def leader_of(self, shard: int) -> str:
+        """The node that is believed to lead a shard, or ""."""
+        return self._links.leader_of(shard)
+
+    async def announce_surely(self, embedders: Announced) -> None:
+        """Have `meta` know what this node embeds with, and wait until it does here."""
+        await meta.propose_until(
+            self.meta,
+            self._forward_to_meta,
+            meta.announce_embedders(self.me.name, embedders),
+            lambda state: state.embedders.nodes.get(self.me.name) == embedders,
+        )
+
+    def announce(self, embedders: Announced) -> None:
+        """Have `meta` know what this node embeds with; of no effect where it does already."""
+        known = self.meta.meta.embedders.nodes.get(self.me.name)
+        if known != embedders:
+            self.tell_meta(meta.announce_embedders(self.me.name, embedders))
+
+    def tell_meta(self, command: bytes) -> None:
+        """Propose to `meta`, at its leader; whoever does asks again until it holds."""
+        if self.meta.engine.is_leader:
+            self._propose_to_meta(command)
+        else:
+            self._forward_to_meta(command)
+
     def flags(self) -> Flag:
         """What this node says of itself with every ping."""
         flags = Flag(0)
@@ -403,6 +449,8 @@ class Cluster:
         if not hasattr(self, "shards"):
             respond(wire.not_leader(""))
             return None
+        if kind in SERVED and self.me.searchable:
+            return self.finding.on_request(kind, data, respond)
         return self._service.on_request(kind, data, respond)
 
     def on_route(self, peer: str, data: bytes) -> None:

@@ -70,6 +70,23 @@ class Links:
             return replica.engine.leader
         return self._hints.get(shard, "")
 
+    def likely_leader(self, shard: int) -> str:
+        """The node to ask for the shard's leader: it, or one that may know; "" for none."""
+        name = self.leader_of(shard)
+        if name == self._me:
+            return name if self._replicas[shard].leads else ""
+        if not name and shard not in self._replicas:
+            name = self._hints[shard] = self.some_node_of(shard)
+        return name if name and self._peers.is_up(name) else ""
+
+    def some_node_of(self, shard: int) -> str:
+        """A node with a replica of the shard that can be reached, or ""."""
+        return next((name for name in self._placement[shard] if self._peers.is_up(name)), "")
+
+    def not_there(self, shard: int, asked: str) -> None:
+        """`asked` does not lead the shard, and does not know who does."""
+        self._not_there(shard, asked, "")
+
     def find_leader(self, shard: int) -> "RemoteLeader | None":
         """The way to the shard's leader, if it is elsewhere and can be reached."""
         name = self.leader_of(shard)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from mq9cluster.cluster.peers import PeerTls
+from mq9cluster.cluster.search_thread import Searchable
 from mq9cluster.domain.ports import Random
 
 
@@ -26,6 +27,7 @@ class Membership:
     peer_host: str = "127.0.0.1"
     peer_port: int = 0
     tls: PeerTls | None = None
+    searchable: Searchable | None = None  # without, nobody can look for agents here
 
 
 class MemberEvents:

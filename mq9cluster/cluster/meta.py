@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from mq9cluster.cluster.durability import Durability, Group
+from mq9cluster.cluster.embedders import Announced, Embedders
 from mq9cluster.cluster.engine import MEMBERS_MARK, Engine, LogEntry, Message, NotLeader
 from mq9cluster.domain.errors import Overloaded
 from mq9cluster.domain.failpoints import failpoint
@@ -48,6 +49,7 @@ class Meta:
     placement: list[list[str]] = field(default_factory=list)
     runs: dict[str, Run] = field(default_factory=dict)
     features: int = 1  # what every member understands; see features
+    embedders: Embedders = field(default_factory=Embedders)
 
     def pack(self) -> bytes:
         """The row."""
@@ -58,7 +60,14 @@ class Meta:
         """The cluster a row says."""
         fields: dict[str, Any] = orjson.loads(row)["meta"]
         fields["runs"] = {name: Run(**run) for name, run in fields["runs"].items()}
+        if "embedders" in fields:
+            fields["embedders"] = Embedders.unpack(fields["embedders"])
         return cls(**fields)
+
+    def alive(self) -> list[str]:
+        """Members whose run goes on."""
+        runs = ((name, self.runs.get(name)) for name in self.members)
+        return [name for name, run in runs if run and not run.ended]
 
     def features_of_all(self) -> int:
         """The level that every member has reached with its newest run."""
@@ -92,6 +101,7 @@ def _end(meta: Meta, command: dict[str, Any]) -> None:
     run = meta.runs.get(command["name"])
     if run and run.incarnation == command["incarnation"]:
         meta.runs[command["name"]] = replace(run, ended=True)
+        meta.embedders.agree(meta.alive())
 
 
 def _raise(meta: Meta, command: dict[str, Any]) -> None:
@@ -99,7 +109,23 @@ def _raise(meta: Meta, command: dict[str, Any]) -> None:
         meta.features = command["features"]
 
 
-_WORK: Final = {"found": _found, "begin": _begin, "end": _end, "raise": _raise}
+def _announce(meta: Meta, command: dict[str, Any]) -> None:
+    if command["name"] in meta.members:
+        meta.embedders.announce(command["name"], command["embedders"], meta.alive())
+
+
+def _embedded(meta: Meta, command: dict[str, Any]) -> None:
+    meta.embedders.embedded(command["embedder"], command["shard"], meta.shards)
+
+
+_WORK: Final = {
+    "found": _found,
+    "begin": _begin,
+    "end": _end,
+    "raise": _raise,
+    "announce": _announce,
+    "embedded": _embedded,
+}
 
 
 def found(
@@ -138,6 +164,16 @@ def end_run(name: str, incarnation: int) -> bytes:
 def raise_features(level: int) -> bytes:
     """The command that lets nodes propose what is new in this level; never taken back."""
     return _command(do="raise", features=level)
+
+
+def announce_embedders(name: str, announced: Announced) -> bytes:
+    """The command that says what a node can embed with."""
+    return _command(do="announce", name=name, embedders=announced)
+
+
+def embedded(embedder: str, shard: int) -> bytes:
+    """The command that says that no agent of a shard lacks a code of an embedder to come."""
+    return _command(do="embedded", embedder=embedder, shard=shard)
 
 
 def _command(**fields: object) -> bytes:

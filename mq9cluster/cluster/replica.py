@@ -38,6 +38,7 @@ from mq9cluster.machine.codec import (
 )
 
 if TYPE_CHECKING:
+    from mq9cluster.cluster.directory import Directory
     from mq9cluster.cluster.turns import Turns
 
 ENTRY_BYTES_MAX: Final = 4 << 20  # one entry: one message between peers, one write
@@ -99,6 +100,7 @@ class Replica:
         self.shard = shard
         self.engine: Engine
         self.machine = Machine(state)
+        self.directory: Directory | None = None  # set before the start, where agents are searched
         self.waiting_room = WaitingRoom()
         self.caught_up = asyncio.Event()  # with the log as it was at the start
         self.entry_commands = Histogram(SIZE_BOUNDS)
@@ -129,12 +131,16 @@ class Replica:
         self.engine, self._durability, self._group = engine, durability, group
         self._turns = durability.turns
         self._catch_up_to = engine.commit_index
+        if self.directory:
+            self.directory.rebuild()
 
     def stop(self) -> None:
         """Propose nothing more."""
         self._stopped = True
         if self._expire_timer:
             self._expire_timer.cancel()
+        if self.directory:
+            self.directory.stop()
 
     @property
     def leads(self) -> bool:
@@ -259,6 +265,8 @@ class Replica:
             under_way = self._under_way.pop(entry.index, None)
             if under_way:
                 self._answer(under_way, entry, applied.outcomes)
+            if applied.agents and self.directory:
+                self.directory.follow(applied.agents)
             if applied.changed:
                 for waiter in self.waiting_room.wake(applied.changed):
                     self._look(waiter, again=True)
@@ -300,6 +308,8 @@ class Replica:
         self._let_go_of_entries(before_term=None)
         self._state = state
         self.machine = Machine(state)
+        if self.directory:
+            self.directory.rebuild()
         self._after_applying()
 
     # --- time ------------------------------------------------------------------------------------
@@ -327,23 +337,38 @@ class Replica:
 
     # --- reads -----------------------------------------------------------------------------------
 
+    def confirm(self, done: Callable[[int | None], None]) -> None:
+        """Call `done` with the index that anything acknowledged before now stands at or below.
+
+        `done(None)`: leadership was lost. Raises NotLeader.
+        """
+        self.engine.read_barrier(done)
+        self.wake()
+
+    def now_ms(self) -> int:
+        """Shard time, as it would be stamped now: what has expired by it is gone for readers."""
+        return max(self.machine.now_ms, self._time.now_ms())
+
+    def when_applied(self, index: int, then: Callable[[], None]) -> None:
+        """Call `then` once this replica has applied the entry at `index`."""
+        if index <= self.machine.applied_index:
+            then()
+        else:
+            self._reads.append((index, then))
+
     def _when_current(self, then: Callable[[], None], lost: Callable[[], None]) -> None:
         """Call `then` once the state is as new as anything acknowledged before now."""
 
         def confirmed(index: int | None) -> None:
             if index is None:
                 lost()
-            elif index <= self.machine.applied_index:
-                then()
             else:
-                self._reads.append((index, then))
+                self.when_applied(index, then)
 
         try:
-            self.engine.read_barrier(confirmed)
+            self.confirm(confirmed)
         except NotLeader:
             lost()
-            return
-        self.wake()
 
     def query(self, request: Query, done: FetchDone, client: Hashable = None) -> None:
         """QUERY; `done` gets the messages by msg_id, or LOST where this replica does not lead.

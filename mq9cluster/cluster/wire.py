@@ -7,8 +7,9 @@ that a client is to be told, or that this node does not lead (nothing was done) 
 """
 
 import struct
+from collections.abc import Mapping
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final
 
 import orjson
 
@@ -28,6 +29,11 @@ class Kind(IntEnum):
     QUERY = 3
     META = 4
     OVERVIEW = 5
+    FIND_CONFIRM = 32  # of several shards at once, in JSON; so are those that follow
+    FIND_STATISTICS = 33
+    FIND_ANSWERS = 34
+    FIND_CARDS = 35
+    EMBED = 36
 
 
 class Answer(IntEnum):
@@ -39,6 +45,7 @@ class Answer(IntEnum):
     MAYBE = 3
 
 
+FIND_FORMAT: Final = 1
 NOT_LEADER: Final = bytes([Answer.NOT_LEADER])
 MAYBE: Final = bytes([Answer.MAYBE])
 
@@ -138,6 +145,19 @@ def _told(client: Client) -> list[int] | None:
 
 def _client(fields: list[int] | None) -> Client:
     return None if fields is None else Owner(*fields)
+
+
+def find_request(fields: Mapping[str, Any]) -> bytes:
+    """What one who looks for agents asks; `finding` and `finding_service` know the fields."""
+    return bytes([FIND_FORMAT]) + orjson.dumps(fields)
+
+
+def read_find_request(data: bytes) -> Mapping[str, Any]:
+    """The fields that `find_request` wrote. Raises UnknownFormat."""
+    if data[:1] != bytes([FIND_FORMAT]):
+        raise UnknownFormat("a question of an unknown format")
+    fields: Mapping[str, Any] = orjson.loads(data[1:])
+    return fields
 
 
 # --- what was read -------------------------------------------------------------------------------

@@ -70,6 +70,11 @@ class _Hit(NamedTuple):
     weight: float
 
 
+def concept_id(lexicon: Lexicon) -> EmbedderId:
+    """The id of the embedder that `lexicon` compiles to."""
+    return EmbedderId("concept", "lexicon", VERSION, DIMENSIONS, lexicon.content_hash)
+
+
 class ConceptEmbedder:
     """The compiled lexicon. One per node; its caches are shared by all shards."""
 
@@ -78,7 +83,7 @@ class ConceptEmbedder:
     def __init__(self, lexicon: Lexicon) -> None:
         if len(lexicon.concepts) > DIMENSIONS:
             raise ValueError(f"more than {DIMENSIONS} concepts")
-        self.id = EmbedderId("concept", "lexicon", VERSION, DIMENSIONS, lexicon.content_hash)
+        self.id = concept_id(lexicon)
         self._names = [concept.id for concept in lexicon.concepts]
         number = {name: i for i, name in enumerate(self._names)}
         self._near = [tuple(number[name] for name in concept.near) for concept in lexicon.concepts]

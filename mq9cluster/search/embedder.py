@@ -28,6 +28,13 @@ class EmbedderId(NamedTuple):
             f"{self.kind}:{self.name}:{self.version}:{self.dimensions}:{self.content_hash or '-'}"
         )
 
+    @classmethod
+    def parse(cls, text: str) -> "EmbedderId":
+        """The id that `str` wrote; ValueError when it is none."""
+        kind, _, rest = text.partition(":")
+        name, version, dimensions, content_hash = rest.rsplit(":", 3)
+        return cls(kind, name, version, int(dimensions), content_hash.removeprefix("-"))
+
     def to_wire(self) -> dict[str, object]:
         """The `embedder` of a DISCOVER reply."""
         return self._asdict()
@@ -51,3 +58,20 @@ def card_text(card: AgentCard) -> str:
     text = card.search_text()
     parts = [text.description, *text.skills, *text.tags, *text.examples, text.name]
     return "\n".join(part for part in parts if part.strip())
+
+
+class GivenVectors:
+    """`vectors:DIMENSIONS`: embeds nothing; agents and those who look for them bring vectors."""
+
+    floor = 0.0
+
+    def __init__(self, dimensions: int, name: str) -> None:
+        self.id = EmbedderId("vectors", name, "1", dimensions, "")
+
+    async def embed_cards(self, cards: Sequence[AgentCard]) -> list[bytes | None]:
+        """None for each: found by concepts until it brings one."""
+        return [None] * len(cards)
+
+    async def embed_question(self, text: str) -> bytes | None:
+        """None: a question that brings no vector is answered by concepts."""
+        return None

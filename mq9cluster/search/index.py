@@ -132,18 +132,37 @@ class ShardIndex:
         self._compact_if_due()
         return True
 
-    def add_embedder(self, embedder: str, dimensions: int, graph_vectors_min: int) -> None:
+    def add_embedder(
+        self, embedder: str, dimensions: int, graph_vectors_min: int = GRAPH_VECTORS_MIN
+    ) -> None:
         """Room for the codes of a new embedder, beside those there are."""
-        self._spaces.setdefault(embedder, VectorSpace(dimensions, graph_vectors_min))
+        if embedder not in self._spaces:
+            self._spaces[embedder] = VectorSpace(dimensions, graph_vectors_min)
+
+    def check_code(self, embedder: str, code: bytes) -> None:
+        """EmbedderMismatch when `code` is of no embedder here, or of another size."""
+        check_code(code, self._space(embedder).dimensions)
 
     def drop_embedder(self, embedder: str) -> None:
         """Forget an embedder's codes."""
         self._spaces.pop(embedder, None)
 
+    def embedders(self) -> list[str]:
+        """Whose codes there may be."""
+        return list(self._spaces)
+
+    def missing_count(self, embedder: str) -> int:
+        """How many agents have no code of `embedder`."""
+        space = self._spaces.get(embedder)
+        return len(self._slots) - (space.count() if space else 0)
+
     def missing_codes(self, embedder: str) -> list[str]:
         """Names, in order, of agents without a code of `embedder`: what re-embedding has to do."""
-        space = self._space(embedder)
-        return [name for name in self._facets.all_names() if not space.has(self._slots[name])]
+        space = self._spaces.get(embedder)
+        slots = self._slots
+        return [
+            name for name in self._facets.all_names() if space is None or not space.has(slots[name])
+        ]
 
     # ---- answering
 
@@ -163,12 +182,29 @@ class ShardIndex:
             weights = unit_weights(statistics)
             scores = self._lexical.score(question.units, weights, allowed)
             slots = np.flatnonzero((scores > 0.0) & allowed)
-            rankings.append((TEXT, self._best(slots, scores[slots], question, 0.0)))
+            rankings.append((TEXT, self._best(slots, scores[slots], question)))
+        instead = question.stand_in
         for embedder, code in question.vectors:
-            space = self._space(embedder)
-            slots, scores = space.search(code, allowed, question.depth, exact=question.exact)
-            rankings.append((embedder, self._best(slots, scores, question, question.floor)))
+            slots, scores = self._nearest(embedder, code, allowed, question, question.floor)
+            if instead is not None:
+                space = self._spaces.get(embedder)
+                without = allowed if space is None else allowed & ~space.present(len(allowed))
+                more, worth = self._nearest(instead[0], instead[1], without, question, instead[2])
+                slots, scores = np.concatenate([slots, more]), np.concatenate([scores, worth])
+                instead = None
+            rankings.append((embedder, self._best(slots, scores, question)))
         return Answer(tuple(rankings))
+
+    def _nearest(
+        self, embedder: str, code: bytes, allowed: Mask, question: Question, floor: float
+    ) -> tuple[Slots, Scores]:
+        """Agents among `allowed` by their cosines; none where nobody has such a vector yet."""
+        space = self._spaces.get(embedder)
+        if space is None:
+            return np.zeros(0, np.int64), np.zeros(0)
+        slots, scores = space.search(code, allowed, question.depth, exact=question.exact)
+        good = scores >= floor
+        return slots[good], scores[good]
 
     def _allowed(self, question: Question) -> Mask:
         size = len(self._names)
@@ -190,9 +226,9 @@ class ShardIndex:
                 hits.append((name, 0.0))
         return Ranked(tuple(hits), int(np.count_nonzero(allowed)))
 
-    def _best(self, slots: Slots, scores: Scores, question: Question, floor: float) -> Ranked:
+    def _best(self, slots: Slots, scores: Scores, question: Question) -> Ranked:
         """The best `depth` in order: by score, ties by name; what scores nothing is no hit."""
-        good = (scores > 0.0) & (scores >= max(floor, question.min_score))
+        good = (scores > 0.0) & (scores >= question.min_score)
         slots, scores = slots[good], scores[good]
         total = len(slots)
         depth = question.depth

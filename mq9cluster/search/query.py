@@ -2,15 +2,13 @@
 
 A DISCOVER is parsed once at the asking node into a `Question`; every shard is asked first for
 `Statistics` of its units (where there is text), then for an `Answer` with their sum. Both sides of
-each message are JSON (`encode`, `decode_*`): no shard sees a client's raw words.
+each message are JSON (`to_wire`, `*_from_wire`): no shard sees a client's raw words.
 """
 
 import base64
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
-
-import orjson
 
 from mq9cluster.domain.errors import InvalidField
 from mq9cluster.search.filter import Filter, filter_from_wire, filter_to_wire
@@ -44,6 +42,8 @@ class Question(NamedTuple):
     `by_name` asks for all agents in order of their names, and for nothing else. `depth` hits of
     each ranking come back; `now_ms` 0 also finds agents that have not reported in time. A cosine
     below `floor` (the embedder's) says nothing and is no hit, whatever `min_score` is asked for.
+    `stand_in` ranks agents by another embedder, with a floor of its own, in the first of `vectors`'
+    rankings, as long as they have no vector there.
     """
 
     units: tuple[Unit, ...] = ()
@@ -55,6 +55,7 @@ class Question(NamedTuple):
     floor: float = 0.0
     exact: bool = False
     by_name: bool = False
+    stand_in: tuple[str, bytes, float] | None = None
 
 
 class Statistics(NamedTuple):
@@ -128,23 +129,24 @@ def add_statistics(parts: Iterable[Statistics]) -> Statistics:
     return Statistics(agents, tuple(frequencies))
 
 
-def encode(message: Question | Statistics | Answer) -> bytes:
-    """A message as JSON, for a peer."""
+def to_wire(message: Question | Statistics | Answer) -> Any:
+    """A message as JSON has it, for a peer."""
     if isinstance(message, Question):
-        wire = message._asdict() | {
+        instead = message.stand_in
+        return message._asdict() | {
             "units": [tuple(unit) for unit in message.units],
-            "vectors": [(by, base64.b64encode(code).decode()) for by, code in message.vectors],
+            "vectors": [(by, _text(code)) for by, code in message.vectors],
             "filter": filter_to_wire(message.filter),
+            "stand_in": instead and (instead[0], _text(instead[1]), instead[2]),
         }
-        return orjson.dumps(wire)
     if isinstance(message, Statistics):
-        return orjson.dumps(tuple(message))
-    return orjson.dumps([(by, tuple(ranked)) for by, ranked in message.rankings])
+        return tuple(message)
+    return [(by, tuple(ranked)) for by, ranked in message.rankings]
 
 
-def decode_question(data: bytes) -> Question:
+def question_from_wire(wire: dict[str, Any]) -> Question:
     """The question a peer asked; ValueError, KeyError or TypeError when it is none."""
-    wire: dict[str, Any] = orjson.loads(data)
+    instead = wire["stand_in"]
     return Question(
         units=tuple(Unit(kind, tuple(terms)) for kind, terms in wire["units"]),
         vectors=tuple((name, base64.b64decode(code)) for name, code in wire["vectors"]),
@@ -155,20 +157,25 @@ def decode_question(data: bytes) -> Question:
         floor=wire["floor"],
         exact=wire["exact"],
         by_name=wire["by_name"],
+        stand_in=instead and (instead[0], base64.b64decode(instead[1]), instead[2]),
     )
 
 
-def decode_statistics(data: bytes) -> Statistics:
+def statistics_from_wire(wire: Sequence[Any]) -> Statistics:
     """The statistics a peer answered."""
-    agents, frequencies = orjson.loads(data)
+    agents, frequencies = wire
     return Statistics(agents, tuple(frequencies))
 
 
-def decode_answer(data: bytes) -> Answer:
+def answer_from_wire(wire: Iterable[Any]) -> Answer:
     """The rankings a peer answered."""
     return Answer(
         tuple(
             (name, Ranked(tuple((who, score) for who, score in hits), total))
-            for name, (hits, total) in orjson.loads(data)
+            for name, (hits, total) in wire
         )
     )
+
+
+def _text(code: bytes) -> str:
+    return base64.b64encode(code).decode()

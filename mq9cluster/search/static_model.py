@@ -167,9 +167,17 @@ class StaticModel:
 
     async def embed_cards(self, cards: Sequence[AgentCard]) -> list[bytes | None]:
         """Codes of cards."""
-        return [self.code(card_text(card)) for card in cards]
+        return [self.card_code(card) for card in cards]
 
     async def embed_question(self, text: str) -> bytes | None:
+        """The code of a question."""
+        return self.question_code(text)
+
+    def card_code(self, card: AgentCard) -> bytes | None:
+        """The code of a card."""
+        return self.code(card_text(card))
+
+    def question_code(self, text: str) -> bytes | None:
         """The code of a question."""
         return self.code(text)
 

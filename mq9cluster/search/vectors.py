@@ -139,6 +139,13 @@ class VectorSpace:
                 self._slot_key[slot] = -1
                 self._key_slot[key] = -1
 
+    def present(self, size: int) -> Mask:
+        """Which of the first `size` slots have a vector."""
+        mask = np.zeros(size, np.bool_)
+        have = self._has[:size]
+        mask[: len(have)] = have
+        return mask
+
     def count(self) -> int:
         """Vectors there are."""
         return int(np.count_nonzero(self._has))

@@ -7,9 +7,13 @@ import types
 import numpy as np
 import pytest
 
-from mq9cluster.search.embedder import EmbedderMisconfigured, EmbedderUnavailable, card_text
+from mq9cluster.search.embedder import (
+    EmbedderId,
+    EmbedderMisconfigured,
+    EmbedderUnavailable,
+    card_text,
+)
 from mq9cluster.search.embedders import open_embedder
-from mq9cluster.search.lexicon import load_lexicon
 from mq9cluster.search.services import BATCH_TEXTS_MAX, OpenAiService
 from mq9cluster.search.static_model import StaticModel, Tokenizer, read_safetensors
 from mq9cluster.search.vectors import quantize
@@ -223,26 +227,36 @@ async def test_fastembed_is_used_when_it_is_installed(tmp_path, monkeypatch):
         sys.modules, "fastembed", types.SimpleNamespace(TextEmbedding=TextEmbedding)
     )
     (tmp_path / "config.json").write_text('{"_name_or_path": "some/model"}')
-    embedder = await open_embedder(f"fastembed:{tmp_path}", load_lexicon(), Service().post)
+    embedder = await open_embedder(f"fastembed:{tmp_path}", Service().post)
     assert (embedder.id.name, embedder.id.dimensions) == ("some/model", 2)
     assert await embedder.embed_question("abc") == quantize([3.0, 1.0], 2)
     assert await embedder.embed_cards([card("abc")]) == [quantize([3.0, 1.0], 2)]
 
 
 async def test_a_setting_names_its_embedder(tmp_path):
-    service, lexicon = Service(), load_lexicon()
+    service = Service()
     model_dir(tmp_path, WORDPIECE, embeddings=rows(8))
-    settings = ["concept", f"model2vec:{tmp_path}", "openai:http://x/v1/embeddings#bge"]
-    ids = [(await open_embedder(setting, lexicon, service.post)).id for setting in settings]
+    settings = [f"model2vec:{tmp_path}", "openai:http://x/v1/embeddings#bge", "vectors:7#ours"]
+    ids = [(await open_embedder(setting, service.post)).id for setting in settings]
     assert [(one.kind, one.dimensions) for one in ids] == [
-        ("concept", 512),
         ("model2vec", 4),
         ("openai", 2),
+        ("vectors", 7),
     ]
-    assert ids[2].name == "bge"
+    assert [one.name for one in ids[1:]] == ["bge", "ours"]
+    assert [EmbedderId.parse(str(one)) for one in ids] == ids
 
 
-@pytest.mark.parametrize("setting", ["", "concept:x", "model2vec", "model2vec:", "bert:x"])
+@pytest.mark.parametrize(
+    "setting",
+    ["", "concept", "model2vec", "model2vec:", "bert:x", "vectors:0", "vectors:x", "vectors:4097"],
+)
 async def test_a_setting_that_names_nothing_is_refused(setting):
     with pytest.raises(EmbedderMisconfigured):
-        await open_embedder(setting, load_lexicon(), Service().post)
+        await open_embedder(setting, Service().post)
+
+
+async def test_an_embedder_of_given_vectors_embeds_nothing():
+    given = await open_embedder("vectors:3", Service().post)
+    assert await given.embed_cards([card("a")]) == [None]
+    assert await given.embed_question("a") is None

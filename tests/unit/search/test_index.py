@@ -1,4 +1,5 @@
 import numpy as np
+import orjson
 import pytest
 
 from mq9cluster.domain.errors import EmbedderMismatch, InvalidField
@@ -9,10 +10,10 @@ from mq9cluster.search.query import (
     Ranked,
     Statistics,
     Unit,
-    decode_answer,
-    decode_question,
-    decode_statistics,
-    encode,
+    answer_from_wire,
+    question_from_wire,
+    statistics_from_wire,
+    to_wire,
 )
 from mq9cluster.search.ranking import Hit, Page, depth_of, merge
 from mq9cluster.search.vectors import quantize
@@ -325,6 +326,33 @@ def test_a_code_of_another_embedder_changes_nothing():
     assert len(index) == 0
 
 
+def test_a_shard_without_any_vector_of_an_embedder_finds_nothing_by_it():
+    index = with_vectors()
+    assert index.search(Question(vectors=(("other", b"ab"),)), Statistics(0, ())) == Answer(
+        (("other", Ranked((), 0)),)
+    )
+    assert index.missing_count("other") == 4
+    assert index.missing_codes("other") == ["east", "north", "pending", "west"]
+
+
+def test_another_embedder_stands_in_for_agents_whose_vector_is_still_to_come():
+    index = new_index()
+    index.add_embedder("model", 2)
+    index.put(card("both", "x"), {TINY: code(1, 0, 0), "model": code(0.6, 0.8)})
+    index.put(card("near", "x"), {TINY: code(3, 1, 0)})
+    index.put(card("far", "x"), {TINY: code(0.05, 1, 0)})
+    question = Question(
+        vectors=(("model", code(1, 0)),), stand_in=(TINY, code(1, 0, 0), 0.1), depth=10
+    )
+    page = merge(question, [index.search(question, Statistics(0, ()))], 10)
+    assert names(page) == ["near", "both"]
+    assert [round(hit.score, 1) for hit in page.hits] == [0.9, 0.6]
+    assert page.total == 2
+    index.put_code("near", "model", code(0, 1))
+    page = merge(question, [index.search(question, Statistics(0, ()))], 10)
+    assert names(page) == ["both"]
+
+
 def test_a_second_embedder_lives_beside_the_first_until_it_takes_over():
     index = with_vectors()
     index.add_embedder("new", 2, 100)
@@ -339,6 +367,10 @@ def test_a_second_embedder_lives_beside_the_first_until_it_takes_over():
     assert names(page) == ["west"]
 
 
+def over_the_wire(message):
+    return orjson.loads(orjson.dumps(to_wire(message)))
+
+
 def test_messages_survive_the_wire():
     question = Question(
         units=(Unit(2, ("a", "b")),),
@@ -349,13 +381,15 @@ def test_messages_survive_the_wire():
         min_score=0.25,
         floor=0.125,
         exact=True,
+        stand_in=("other", code(0, 1), 0.5),
     )
-    assert decode_question(encode(question)) == question
-    assert decode_question(encode(Question(by_name=True))) == Question(by_name=True)
+    assert question_from_wire(over_the_wire(question)) == question
+    by_name = Question(by_name=True)
+    assert question_from_wire(over_the_wire(by_name)) == by_name
     statistics = Statistics(3, (1, 2))
-    assert decode_statistics(encode(statistics)) == statistics
+    assert statistics_from_wire(over_the_wire(statistics)) == statistics
     answer = Answer((("text", Ranked((("ä", 1.5),), 9)), (TINY, Ranked((), 0))))
-    assert decode_answer(encode(answer)) == answer
+    assert answer_from_wire(over_the_wire(answer)) == answer
 
 
 def test_a_missing_shard_leaves_the_others_in_order():

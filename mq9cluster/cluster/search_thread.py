@@ -1,0 +1,79 @@
+"""The one thread of a node in which everything about search happens: cards and questions are
+embedded, indexes follow the registry, questions are answered.
+
+Analyzer, lexicon and indexes are made for one thread at a time; with a single one they need no
+locks, and what is asked stands in order: a search that is posted behind a change sees it. The event
+loop goes on meanwhile. Graphs are built in a second thread, in native code, out of copies.
+
+`node` makes one. `directory`, `finding` and the broker's embedding post to it; callers bound what
+they post.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple, Protocol, TypeVar
+
+from mq9cluster.search.text import Analyzer
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+class Searching(Protocol):
+    """Where the work of search is done."""
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` behind all that was posted before, and give what it gives."""
+
+    def post(self, work: Callable[[], object]) -> None:
+        """Do `work` behind all that was posted before; nobody waits for it."""
+
+    def build(self, work: Callable[[], object], then: Callable[[], object]) -> None:
+        """Do `work`, which touches nothing of anybody else, beside all others; then post `then`."""
+
+
+class Searchable(NamedTuple):
+    """What makes a node's shards searchable. `analyzer` is called in the search thread."""
+
+    thread: Searching
+    analyzer: Callable[[], Analyzer]
+
+
+class SearchThread:
+    """The thread, and the one beside it that builds graphs; implements `Searching`."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
+        self._builder = ThreadPoolExecutor(1, thread_name_prefix="graphs")
+
+    async def run(self, work: Callable[[], T]) -> T:
+        """Do `work` behind all that was posted before, and give what it gives."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+
+    def post(self, work: Callable[[], object]) -> None:
+        """Do `work` behind all that was posted before; nobody waits for it."""
+        self._thread.submit(work).add_done_callback(_show_failure)
+
+    def build(self, work: Callable[[], object], then: Callable[[], object]) -> None:
+        """Do `work`, which touches nothing of anybody else, beside all others; then post `then`."""
+
+        def built(done: "Future[object]") -> None:
+            _show_failure(done)
+            if not done.cancelled() and done.exception() is None:
+                self.post(then)
+
+        self._builder.submit(work).add_done_callback(built)
+
+    def stop(self) -> None:
+        """Do nothing more of what waits; returns when what is under way is done."""
+        self._builder.shutdown(cancel_futures=True)
+        self._thread.shutdown(cancel_futures=True)
+
+
+def _show_failure(done: "Future[object]") -> None:
+    """An index that fails is a mistake of ours; the registry itself is not touched by it."""
+    if not done.cancelled() and (error := done.exception()) is not None:
+        _log.error("search failed", exc_info=error)
