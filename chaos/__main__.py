@@ -6,6 +6,7 @@ import random
 import sys
 import time
 import traceback
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -13,9 +14,11 @@ from chaos import machine
 from chaos.checkers.verdict import NAMED_MAX, Verdict
 from chaos.janitor import Janitor
 from chaos.matrix import NEMESES, BadMatrix, read_matrix
+from chaos.report.table import page
 from chaos.run import Cell, Play, Result
 
 RUNS: Final = Path("build/chaos")
+VIOLATION_CHARS_MAX: Final = 400  # the page has all of it
 
 
 def main() -> int:
@@ -26,29 +29,34 @@ def main() -> int:
     reader.add_argument("--seed", default=str(random.SystemRandom().randrange(1_000_000)))
     reader.add_argument("--seconds", type=float, help="of faults, in place of the matrix's")
     reader.add_argument("--out", type=Path, default=RUNS, help="where reports go")
+    reader.add_argument("--results", type=Path, help="also write a table there")
     asked = reader.parse_args()
     try:
-        everything, selection = read_matrix()
+        matrix = read_matrix()
+        cells = matrix.cells if asked.full else matrix.selection
+        cells = matrix.named(asked.cell) if asked.cell else cells
     except BadMatrix as error:
         print(error, file=sys.stderr)
         return 2
-    cells = everything if asked.full or asked.cell else selection
-    if asked.cell:
-        cells = [cell for cell in cells if cell.name in asked.cell]
     for what, why in machine.lacking().items():
         print(f"not possible on this machine: {what}: {why}")
-    wrong = 0
-    for cell in cells:
-        wrong += not play_cell(cell, asked.seed, asked.out)
-    return 1 if wrong else 0
+    if asked.seconds:
+        cells = [replace(cell, seconds=asked.seconds) for cell in cells]
+    results = [one for cell in cells if (one := play_cell(cell, asked.seed, asked.out))]
+    if asked.results:
+        asked.results.write_text(page(results))
+    wrong = [result.title for result in results if not result.right]
+    said = f"wrong: {', '.join(wrong)}" if wrong else "all right"
+    print(f"{len(results)} cells of {len(cells)} played with seed {asked.seed}: {said}")
+    return 1 if wrong or not results else 0
 
 
-def play_cell(cell: Cell, seed: str, out: Path) -> bool:
-    """Play one cell and print what came of it; whether all was right."""
+def play_cell(cell: Cell, seed: str, out: Path) -> Result | None:
+    """Play one cell and print what came of it; None where this machine cannot."""
     nemesis = NEMESES[cell.nemesis]()
     if missing := nemesis.needs & machine.lacking().keys():
         print(f"{cell.name}: left out, this machine lacks {', '.join(sorted(missing))}")
-        return True
+        return None
     folder = out / f"{time.strftime('%Y%m%d-%H%M%S')}-{cell.name}-{seed}"
     with Janitor() as janitor:
         play = Play(cell, nemesis, seed, janitor)
@@ -60,8 +68,8 @@ def play_cell(cell: Cell, seed: str, out: Path) -> bool:
             result = Result(cell, seed, [broken], folder=folder)
     print(line(result), flush=True)
     for violation in result.violations[:NAMED_MAX]:
-        print(f"  {violation}")
-    return result.right
+        print(f"  {violation[:VIOLATION_CHARS_MAX]}")
+    return result
 
 
 def line(result: Result) -> str:
@@ -70,7 +78,8 @@ def line(result: Result) -> str:
         f"{result.cell.name}: {'right' if result.right else 'WRONG'}, seed {result.seed}, "
         f"{result.operations} operations, {result.unknown} unknown, {result.refused} refused, "
         f"{result.faults} faults, longest outage {result.outage_s:.1f} s, "
-        f"whole {result.whole_s:.1f} s after healing, took {result.took_s:.0f} s, "
+        f"longest healing {max([result.whole_s, *result.recoveries_s]):.1f} s, "
+        f"took {result.took_s:.0f} s, "
         f"{result.folder}/report.html"
     )
 

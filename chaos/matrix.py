@@ -1,9 +1,9 @@
 """The matrix: which nemesis is played against which workloads, for how long; a TOML file."""
 
 import tomllib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from chaos.nemeses import clocks, corruption, disks, failpoints, partitions, processes, resources
 from chaos.nemeses.mixed import Mixed
@@ -48,6 +48,9 @@ NEMESES: Final[Mapping[str, Callable[[], Nemesis]]] = {
     "corruption": corruption.Corruption,
     "wipe": corruption.Wipe,
     "failpoints": failpoints.Failpoints,
+    "kill-leader-10": lambda: processes.Kill("leader", 10),
+    "partition-leader-10": lambda: partitions.Partition("leader", 10),
+    "power-all-20": lambda: disks.PowerLoss("all", 20),
     "mixed": lambda: _mixed("mixed", *_SIMPLE),
     "mixed-network": lambda: _mixed("mixed-network", *_SIMPLE, *_NETWORK),
     "mixed-everything": lambda: _mixed("mixed-everything", *_SIMPLE, *_NETWORK, *_DISKS, *_CLOCKS),
@@ -62,18 +65,34 @@ class BadMatrix(Exception):
     """The file says something there is no such thing of; the text names it."""
 
 
-def read_matrix(path: Path = FILE) -> tuple[list[Cell], list[Cell]]:
-    """All cells, and those of the short selection. Raises BadMatrix."""
+class Matrix(NamedTuple):
+    """All cells, those of the short selection, and trials that are played when asked for."""
+
+    cells: list[Cell]
+    selection: list[Cell]
+    trials: list[Cell]
+
+    def named(self, names: Sequence[str]) -> list[Cell]:
+        """Cells and trials by name. Raises BadMatrix."""
+        known = {cell.name: cell for cell in (*self.cells, *self.trials)}
+        if unknown := [one for one in names if one not in known]:
+            raise BadMatrix(f"no cell {unknown[0]!r}: there are {', '.join(sorted(known))}")
+        return [known[one] for one in names]
+
+
+def read_matrix(path: Path = FILE) -> Matrix:
+    """What the file says. Raises BadMatrix."""
     told = tomllib.loads(path.read_text())
     defaults = told.get("defaults", {})
     cells = [_cell({**defaults, **one}) for one in told["cell"]]
-    names = [cell.name for cell in cells]
+    trials = [_cell({**defaults, **one}) for one in told.get("trial", ())]
+    names = [cell.name for cell in (*cells, *trials)]
     if len(set(names)) < len(names):
         raise BadMatrix(f"{path}: two cells of one name")
     chosen = set(told["selection"])
-    if missing := chosen - set(names):
+    if missing := chosen - {cell.name for cell in cells}:
         raise BadMatrix(f"{path}: no such cells: {sorted(missing)}")
-    return cells, [cell for cell in cells if cell.name in chosen]
+    return Matrix(cells, [cell for cell in cells if cell.name in chosen], trials)
 
 
 def _cell(told: dict[str, Any]) -> Cell:

@@ -9,6 +9,7 @@ import json
 import shutil
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -16,16 +17,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from chaos import machine
-from chaos.checkers.availability import judge_healing
+from chaos.checkers.availability import judge_healing, judge_outages
+from chaos.checkers.growth import judge_growth
 from chaos.checkers.replicas import all_equal, apart, judge_answers
 from chaos.checkers.verdict import Verdict
 from chaos.clients.connection import Caller, Stage
 from chaos.clients.mailboxes import Mailboxes
 from chaos.clients.probes import Probes
+from chaos.clients.registers import Registers
+from chaos.clients.timers import Timers
 from chaos.clients.workload import Workload
 from chaos.cluster.network import Loopback, Namespaces, Network
 from chaos.cluster.nodes import FaultyCluster
-from chaos.cluster.power import FragileDisk
+from chaos.cluster.power import WITHOUT_SYNC, FragileDisk
 from chaos.cluster.shim import Shim, build
 from chaos.janitor import Janitor
 from chaos.nemeses.scene import Nemesis, Scene, until_whole
@@ -41,7 +45,13 @@ COMPARED_MAX: Final = 1000  # messages of a mailbox, asked of every node
 DISK_MIB: Final = 512
 HEALED_S_MAX: Final = 60.0  # a hard limit; what was measured is in the report
 
-WORKLOADS: Final[Mapping[str, Callable[[Stage], Workload]]] = {"mailboxes": Mailboxes}
+LOSS: Final = ("mailboxes", "nodes")  # whose violations show that something was lost
+
+WORKLOADS: Final[Mapping[str, Callable[[Stage], Workload]]] = {
+    "mailboxes": Mailboxes,
+    "registers": Registers,
+    "timers": Timers,
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +66,9 @@ class Cell:
     shards: int = 4
     log_entries_kept: int = 0  # 0: as many as the product keeps
     healed_s_max: float = HEALED_S_MAX
+    outage_s_max: float = 0.0  # of nine faults in ten; 0: only measured
+    unsynced: bool = False  # nodes skip every fsync: then something must be found lost
+    soak: bool = False  # memory and open files are judged
 
 
 @dataclass(slots=True)
@@ -70,9 +83,16 @@ class Result:
     refused: int = 0
     faults: int = 0
     outage_s: float = 0.0
+    outages_s: list[float] = field(default_factory=list)
     whole_s: float = 0.0
+    recoveries_s: list[float] = field(default_factory=list)
     took_s: float = 0.0
     folder: Path = Path()
+
+    @property
+    def title(self) -> str:
+        """The cell's name."""
+        return self.cell.name
 
     @property
     def violations(self) -> list[str]:
@@ -81,7 +101,9 @@ class Result:
 
     @property
     def right(self) -> bool:
-        """Whether every checker is content."""
+        """Whether every checker is content; of a build that does not sync, whether one is not."""
+        if self.cell.unsynced:
+            return any(one.checker in LOSS and one.violations for one in self.verdicts)
         return not self.violations
 
 
@@ -126,10 +148,19 @@ class Play:
             self._fragile = self._disks(closing, data)
             self._shimmed = self._shims(closing, data)
             cluster = self._cluster(network, data)
+            hosts = {node.name: (node.host, node.port) for node in cluster.nodes}
+            stage = Stage(self.now, hosts, self.seed, "run")
             try:
-                return await self._play_on(cluster, folder)
+                result = await self._play_on(cluster, stage)
+            except (Exception, asyncio.CancelledError) as error:
+                broken = Verdict("harness", 0, [repr(error), traceback.format_exc()])
+                self._keep(cluster, stage, Result(self.cell, self.seed, [broken]), folder)
+                raise
             finally:
                 await cluster.stop()
+            result.folder = folder
+            self._keep(cluster, stage, result, folder)
+            return result
 
     def _disks(self, closing: ExitStack, data: Path) -> dict[str, FragileDisk]:
         """A file system per node, if the nemesis is after them."""
@@ -173,6 +204,8 @@ class Play:
 
     def _cluster(self, network: Network, data: Path) -> FaultyCluster:
         environment = {"MQ9_TEST_STATE_HASHES": "1", **self._environment}
+        if self.cell.unsynced:
+            environment |= WITHOUT_SYNC
         if self.cell.log_entries_kept:
             environment["MQ9_TEST_LOG_ENTRIES_KEPT"] = str(self.cell.log_entries_kept)
 
@@ -193,10 +226,8 @@ class Play:
             self.cell.shards,
         )
 
-    async def _play_on(self, cluster: FaultyCluster, folder: Path) -> Result:
+    async def _play_on(self, cluster: FaultyCluster, stage: Stage) -> Result:
         await cluster.start(START_S_MAX)
-        hosts = {node.name: (node.host, node.port) for node in cluster.nodes}
-        stage = Stage(self.now, hosts, self.seed, "run")
         probes = Probes(stage)
         self._workloads = [probes, *(WORKLOADS[one](stage) for one in self.cell.workloads)]
         await asyncio.gather(*(one.prepare() for one in self._workloads))
@@ -212,7 +243,7 @@ class Play:
         async with asyncio.timeout(FINISH_S_MAX):
             await asyncio.gather(*(one.finish() for one in self._workloads))
         await self._compare(cluster, stage)
-        return self._judge(cluster, stage, probes, (faults_at, healed_at, stopped_at), folder)
+        return self._judge(cluster, stage, probes, (faults_at, healed_at, stopped_at))
 
     async def _faults(
         self, cluster: FaultyCluster, working: "asyncio.Future[Any]"
@@ -293,17 +324,23 @@ class Play:
         stage: Stage,
         probes: Probes,
         times: tuple[float, float, float],
-        folder: Path,
     ) -> Result:
         faults_at, healed_at, stopped_at = times
         whole_at = probes.whole_again(healed_at)
         verdicts = [one for workload in self._workloads for one in workload.judge()]
         verdicts += self._extra
         verdicts.append(judge_healing(healed_at, whole_at, self.cell.healed_s_max))
+        outages, recoveries = self._after_faults(probes, stopped_at)
+        if self.cell.outage_s_max:
+            verdicts.append(judge_outages(outages, self.cell.outage_s_max))
+        if self.cell.healed_s_max < HEALED_S_MAX:
+            verdicts += [judge_healing(0, one, self.cell.healed_s_max) for one in recoveries]
+        if self.cell.soak:
+            verdicts += judge_growth(cluster.looks)
         told = [str(one.facts["why"]) for one in self.events if one.what == "wrong"]
         verdicts.append(Verdict("nodes", len(cluster.nodes), told + self._troubles(cluster)))
         told_by = [one.told for one in stage.operations]
-        result = Result(
+        return Result(
             self.cell,
             self.seed,
             verdicts,
@@ -312,12 +349,22 @@ class Play:
             refused=told_by.count("refused"),
             faults=sum(one.what == "fault" for one in self.events),
             outage_s=probes.outage_s(faults_at, stopped_at),
+            outages_s=outages,
             whole_s=whole_at - healed_at,
+            recoveries_s=recoveries,
             took_s=self.now(),
-            folder=folder,
         )
-        self._keep(cluster, stage, result, folder)
-        return result
+
+    def _after_faults(self, probes: Probes, until: float) -> tuple[list[float], list[float]]:
+        """The longest silence after each fault, before the next; and how long each healing took."""
+        moments = [one for one in self.events if one.what in ("fault", "healed")]
+        begins = [one.at for one in moments if one.what == "fault"]
+        outages = [
+            probes.outage_s(at, following)
+            for at, following in zip(begins, [*begins[1:], until], strict=True)
+        ]
+        healed = [one.at for one in moments if one.what == "healed"]
+        return outages, [probes.whole_again(at) - at for at in healed]
 
     def _troubles(self, cluster: FaultyCluster) -> list[str]:
         """What no node should have done: it may end by itself only where the nemesis breaks it."""

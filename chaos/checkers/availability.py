@@ -20,6 +20,15 @@ def longest_silence(times: Sequence[Acknowledged], since: float, until: float) -
     return max(later - earlier for earlier, later in pairwise(ends))
 
 
+def judge_outages(outages_s: Sequence[float], most_s: float) -> Verdict:
+    """Nine in ten must be shorter than `most_s`."""
+    long = [outage for outage in outages_s if outage >= most_s]
+    if len(long) * 10 <= len(outages_s):
+        return Verdict("outages", len(outages_s))
+    told = ", ".join(f"{outage:.1f}" for outage in long)
+    return Verdict("outages", len(outages_s), [f"longer than {most_s:g} s: {told}"])
+
+
 def judge_healing(healed_at: float, whole_at: float, within_s: float) -> Verdict:
     """After the faults, everybody must be served again within a deadline."""
     took = whole_at - healed_at

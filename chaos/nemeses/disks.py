@@ -21,13 +21,14 @@ class PowerLoss:
     needs = frozenset({DISK})
     breaks_nodes = False
 
-    def __init__(self, whom: str) -> None:
+    def __init__(self, whom: str, times: int = 0) -> None:
         self.name = f"power-{whom}"
         self._whom = whom
+        self._times = times
 
     async def play(self, scene: Scene) -> None:
         """Cut the power, give it back."""
-        while not scene.over:
+        for _ in scene.rounds(self._times):
             victims = scene.some(1) if self._whom == "one" else scene.cluster.nodes
             with scene.fault(self.name, victims, lost=True):
                 await cut_power(scene, victims)

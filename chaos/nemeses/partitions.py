@@ -29,15 +29,17 @@ class Partition:
     needs = frozenset({NETWORK})
     breaks_nodes = False
 
-    def __init__(self, shape: str) -> None:
+    def __init__(self, shape: str, times: int = 0) -> None:
         self.name = f"partition-{shape}"
         self._shape = shape
+        self._times = times
 
     async def play(self, scene: Scene) -> None:
         """Cut, longer or shorter than a lease, and heal."""
-        while not scene.over:
+        for _ in scene.rounds(self._times):
             rules, nodes = await self._rules(scene)
-            with scene.fault(self.name, nodes, lost=False):
+            deaf = self._shape.endswith("clients")  # nobody can tell them that they lost something
+            with scene.fault(self.name, nodes, lost=deaf):
                 scene.cluster.network.rule(rules)
                 await scene.wait(scene.rng.choice((1.0, 4.2, 8.0)))
                 scene.cluster.network.rule({})

@@ -12,13 +12,14 @@ class Kill:
     needs: frozenset[str] = frozenset()
     breaks_nodes = False
 
-    def __init__(self, whom: str) -> None:
+    def __init__(self, whom: str, times: int = 0) -> None:
         self.name = f"kill-{whom}"
         self._whom = whom
+        self._times = times
 
     async def play(self, scene: Scene) -> None:
-        """Kill, wait, start, until the time is up."""
-        while not scene.over:
+        """Kill, wait, start."""
+        for _ in scene.rounds(self._times):
             victims = await self._victims(scene)
             with scene.fault(self.name, victims, lost=True):
                 await scene.cluster.kill(*victims)

@@ -41,6 +41,13 @@ class Scene:
         """Whether the time is up."""
         return self.now() >= self.until
 
+    def rounds(self, times: int) -> Iterator[int]:
+        """So many rounds; 0: as many as there is time for."""
+        number = 0
+        while number < times if times else not self.over:
+            number += 1
+            yield number
+
     async def wait(self, seconds: float) -> None:
         """Let the fault last, but not beyond the end."""
         await asyncio.sleep(max(0.0, min(seconds, self.until - self.now())))
