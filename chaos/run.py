@@ -32,7 +32,7 @@ from chaos.cluster.nodes import FaultyCluster
 from chaos.cluster.power import WITHOUT_SYNC, FragileDisk
 from chaos.cluster.shim import Shim, build
 from chaos.janitor import Janitor
-from chaos.nemeses.scene import Nemesis, Scene, until_whole
+from chaos.nemeses.scene import WHOLE_S_MAX, Nemesis, Scene, until_whole
 from chaos.report.timeline import Event, Timeline
 
 START_S_MAX: Final = 90.0
@@ -40,6 +40,7 @@ PLAY_S_MAX: Final = 180.0  # beyond the cell's own time: a nemesis that hangs
 FINISH_S_MAX: Final = 180.0
 PEACE_S: Final = 1.5  # of work before the first fault, and after the last
 EQUAL_S_MAX: Final = 45.0
+LOST_S_MAX: Final = 20.0  # patience with nodes that may have lost what they need
 QUIET_S: Final = 0.5  # between two looks at replicas
 COMPARED_MAX: Final = 1000  # messages of a mailbox, asked of every node
 DISK_MIB: Final = 512
@@ -240,9 +241,14 @@ class Play:
         await asyncio.wait_for(working, FINISH_S_MAX)
         stopped_at = self.now()
         self.tell("work ends")
-        async with asyncio.timeout(FINISH_S_MAX):
-            await asyncio.gather(*(one.finish() for one in self._workloads))
-        await self._compare(cluster, stage)
+        within_s = LOST_S_MAX if self.cell.unsynced else FINISH_S_MAX
+        try:
+            async with asyncio.timeout(within_s):
+                await asyncio.gather(*(one.finish() for one in self._workloads))
+                await self._compare(cluster, stage)
+        except TimeoutError:
+            seen = await cluster.describe()
+            self.tell("wrong", why=f"not everything could be read within {within_s:g} s: {seen}")
         return self._judge(cluster, stage, probes, (faults_at, healed_at, stopped_at))
 
     async def _faults(
@@ -260,6 +266,7 @@ class Play:
             self._fragile,
             self._shimmed,
             self._janitor,
+            whole_s_max=LOST_S_MAX if self.cell.unsynced else WHOLE_S_MAX,
         )
         began = self.now()
         scene.until = began + self.cell.seconds
@@ -268,7 +275,7 @@ class Play:
         await cluster.heal()
         healed_at = self.now()
         self.tell("all healed")
-        await _while_working(working, until_whole(cluster, self.tell))
+        await _while_working(working, until_whole(cluster, self.tell, scene.whole_s_max))
         await _while_working(working, asyncio.sleep(PEACE_S))
         return began, healed_at
 

@@ -10,12 +10,13 @@ from chaos.cluster.power import DATABASE_FOLDER
 from chaos.nemeses.scene import Scene
 
 FLIPS_MAX = 4
+DECIDED_S_MAX = 20.0  # for a node to start, or to refuse
 KINDS = ("*.log", "*.sst", "MANIFEST-*")
 
 
 class Corruption:
-    """Bits flip in files of one node that is down. It refuses to start, or was not harmed; if it
-    refused, the bits are flipped back.
+    """Bits flip in files of one node that is down. It refuses to start, or was not harmed; in the
+    end they are flipped back where the files are still there.
     """
 
     name = "corruption"
@@ -32,10 +33,10 @@ class Corruption:
                 told = [f"{path.name} at {place}" for path, place, _ in flips]
                 scene.tell("flipped", node=victim.name, bits=told)
                 refused = await _refuses(scene, victim)
+                scene.tell("refused" if refused else "not harmed", node=victim.name)
                 await scene.cluster.kill(victim)
-                if refused:
-                    for path, place, bit in flips:
-                        _flip_bit(path, place, bit)
+                for path, place, bit in flips:
+                    _flip_bit(path, place, bit)
             await scene.recover()
 
 
@@ -69,14 +70,13 @@ async def _refuses(scene: Scene, victim: FaultyNode) -> bool:
     """Whether it ends by itself. The supervisor does not bring it back meanwhile."""
     await scene.cluster.revive(victim)
     victim.wanted = False
-    for _ in range(40):
+    until = scene.now() + DECIDED_S_MAX
+    while victim.running and scene.now() < until:
         await asyncio.sleep(0.1)
-        if not victim.running:
-            return True
         if await _serves(victim):
-            await scene.wait(2.0)
-            return not victim.running
-    return False
+            await asyncio.sleep(2.0)  # it goes on looking through its rows
+            break
+    return not victim.running
 
 
 async def _serves(node: FaultyNode) -> bool:

@@ -34,6 +34,7 @@ class Scene:
     shims: Mapping[str, Shim]
     janitor: Janitor
     until: float = 0.0
+    whole_s_max: float = WHOLE_S_MAX
     patient: bool = True  # wait until all is whole between two faults; not where another one plays
 
     @property
@@ -92,17 +93,17 @@ class Scene:
         """Everything runs, all is whole, and works for a moment."""
         await self.cluster.revive(*(node for node in self.cluster.nodes if not node.running))
         if self.patient:
-            await until_whole(self.cluster, self.tell)
+            await until_whole(self.cluster, self.tell, self.whole_s_max)
         await self.wait(self.rng.uniform(0.3, 1.5))
 
 
-async def until_whole(cluster: FaultyCluster, tell: Told) -> None:
+async def until_whole(cluster: FaultyCluster, tell: Told, within_s: float = WHOLE_S_MAX) -> None:
     """Until the cluster is whole; where it does not come to be, that is entered as wrong."""
     try:
-        await cluster.until_whole(WHOLE_S_MAX)
+        await cluster.until_whole(within_s)
     except TimeoutError:
         seen = await cluster.describe()
-        tell("wrong", why=f"not whole within {WHOLE_S_MAX:g} s though nothing is broken: {seen}")
+        tell("wrong", why=f"not whole within {within_s:g} s though nothing is broken: {seen}")
 
 
 class Nemesis(Protocol):
