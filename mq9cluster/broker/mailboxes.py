@@ -20,13 +20,14 @@ from mq9cluster.domain.command import (
     EndConnection,
     FetchMessages,
     Owner,
-    SendMessage,
 )
 from mq9cluster.domain.errors import Overloaded
 from mq9cluster.domain.limits import WAITING_FETCHES_DEFAULT
+from mq9cluster.domain.message import Priority
 from mq9cluster.domain.outcome import Done, MailboxCreated, MessageStored, Outcome, Refused
 from mq9cluster.domain.ports import Random
 from mq9cluster.domain.read import MessagesRead
+from mq9cluster.machine.codec import plain_send_head
 from mq9cluster.protocol import replies, requests
 
 GENERATED_PREFIX: Final = "mbx."
@@ -38,13 +39,15 @@ GENERATED_BYTES: Final = (
 class Target(NamedTuple):
     """Whom a command is for.
 
-    `ref`, `address` and `shard` only where the subject names a mailbox.
+    `ref`, `address` and `shard` only where the subject names a mailbox. `send_head` is what stands
+    before the payload of a SEND to it without headers.
     """
 
     account: str
     ref: bytes
     address: str
     shard: Shard
+    send_head: bytes
 
 
 class _Connection:
@@ -93,7 +96,8 @@ class Mailboxes:
     def target(self, account: str, address: str) -> Target:
         """The mailbox of that address, wherever it is."""
         ref = mailbox_ref(account, address)
-        return Target(account, ref, address, self._shards.of(ref))
+        head = plain_send_head(ref, Priority.NORMAL)
+        return Target(account, ref, address, self._shards.of(ref), head)
 
     @property
     def waiting(self) -> int:
@@ -120,11 +124,11 @@ class Mailboxes:
         self, target: Target, _: int, header: bytes | None, payload: bytes, call: Call
     ) -> None:
         """MSG.SEND."""
-        if header is None:
-            command = SendMessage(target.ref, payload)
+        if header is None:  # as nearly all: no command is made of it, here or where it is applied
+            target.shard.propose_encoded(target.send_head + payload, partial(_answer, call))
         else:
             command = requests.parse_send(target.ref, header, payload, self._duplicate_window_ms)
-        target.shard.propose(command, partial(_answer, call))
+            target.shard.propose(command, partial(_answer, call))
 
     def query(
         self, target: Target, connection: int, _: bytes | None, payload: bytes, call: Call

@@ -23,8 +23,8 @@ from mq9cluster.domain.read import MessagesRead, Query
 from mq9cluster.machine.codec import (
     UnknownFormat,
     decode_outcomes,
-    decode_parcel,
     encode_outcomes,
+    open_parcel,
 )
 
 ParcelDone = Callable[[list[Outcome] | Refused | None], None]
@@ -207,7 +207,7 @@ Respond = Callable[[bytes], None]
 def _parcel(replica: Replica, data: bytes, respond: Respond) -> None:
     _, parcel = wire.read_shard(data)
     try:
-        decode_parcel(parcel)  # in the log it would stop every replica
+        open_parcel(parcel)  # in the log it would stop every replica
     except UnknownFormat as error:
         respond(wire.refused(Refused(Unavailable(f"the parcel cannot be read: {error}"))))
         return

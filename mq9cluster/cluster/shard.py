@@ -152,11 +152,14 @@ class Shard:
         if needed and needed > self._features():
             done(Refused(Unavailable("not before all nodes of the cluster run this version")))
             return
-        if self.pending_commands >= UNDER_WAY_COMMANDS_MAX:
+        self.propose_encoded(encode_command(command), done, may_wait=may_wait)
+
+    def propose_encoded(self, data: bytes, done: Done, *, may_wait: bool = False) -> None:
+        """The same for a command that is its bytes already, and that every version knows."""
+        if len(self._commands) + self._under_way_commands >= UNDER_WAY_COMMANDS_MAX:
             why = f"shard {self.shard} has {UNDER_WAY_COMMANDS_MAX} commands under way"
             done(Refused(Overloaded(why)))
             return
-        data = encode_command(command)
         if self._gathered_bytes + self._under_way_bytes + len(data) > UNDER_WAY_BYTES_MAX:
             why = f"shard {self.shard} has {UNDER_WAY_BYTES_MAX} bytes under way"
             done(Refused(Overloaded(why)))

@@ -33,7 +33,8 @@ from mq9cluster.domain.ports import Family, StateView, Writes
 from mq9cluster.domain.registry import AgentChange
 from mq9cluster.machine import consumer_group, due, ends, keys, registry
 from mq9cluster.machine import mailbox as mailboxes
-from mq9cluster.machine.codec import decode_parcel
+from mq9cluster.machine.codec import open_parcel
+from mq9cluster.machine.plain_send import PlainSends
 from mq9cluster.machine.sessions import Sessions
 from mq9cluster.machine.workspace import Workspace
 
@@ -109,7 +110,7 @@ class Machine:
         due.run(ws)
         outcomes: list[list[Outcome]] = []
         for data in parcels:
-            parcel, commands = decode_parcel(data)
+            parcel, commands = open_parcel(data)
             known = self._sessions.known(parcel, len(commands))
             if known is None:
                 known = self._carry_out(commands)
@@ -117,10 +118,16 @@ class Machine:
             outcomes.append(known)
         return AppliedParcels(ws.finish(), outcomes, ws.changed, ws.agents)
 
-    def _carry_out(self, commands: Sequence[Command]) -> list[Outcome]:
+    def _carry_out(self, commands: Sequence[Command | bytes]) -> list[Outcome]:
+        """Carry out commands; those that are bytes are plain SENDs."""
         ws = self.workspace
+        plain = PlainSends(ws)
         outcomes: list[Outcome] = []
         for command in commands:
+            if isinstance(command, bytes):
+                outcomes.append(plain.store(command))
+                continue
+            plain.forget()
             try:
                 outcomes.append(_WORK[type(command)](ws, command))
             except Mq9Error as refusal:

@@ -61,6 +61,7 @@ _SEND_KIND = 1
 _SEND = struct.Struct(">BBBH")
 _SEND_MORE = struct.Struct(">IIHIHI")
 _PLAIN, _FULL = 0, 1
+_PLAIN_SEND = bytes((_SEND_KIND, _PLAIN))
 _HEAD = struct.Struct(">BH")
 
 
@@ -103,7 +104,7 @@ def decode_command(data: bytes) -> Command:
 def _encode_send(command: SendMessage) -> bytes:
     ref, payload, priority, key, meta, ttl_s, delay_s, dedupe_id, window_ms = command
     if not (key or meta or ttl_s or delay_s or dedupe_id):
-        return _SEND.pack(_SEND_KIND, _PLAIN, priority, len(ref)) + ref + payload
+        return plain_send_head(ref, priority) + payload
     return b"".join(
         (
             _SEND.pack(_SEND_KIND, _FULL, priority, len(ref)),
@@ -129,6 +130,29 @@ def _decode_send(data: bytes) -> SendMessage:
     meta = data[at : (at := at + meta_bytes)]
     dedupe_id = data[at : (at := at + id_bytes)]
     return SendMessage(ref, data[at:], priority, key, meta, ttl_s, delay_s, dedupe_id, window_ms)
+
+
+# A plain SEND is a head, the same for all to one mailbox at one priority, and the payload.
+
+
+def plain_send_head(ref: bytes, priority: int) -> bytes:
+    """What stands before the payload of a plain SEND."""
+    return _SEND.pack(_SEND_KIND, _PLAIN, priority, len(ref)) + ref
+
+
+def plain_send_payload_at(data: bytes) -> int:
+    """Where the payload of a plain SEND begins."""
+    return 5 + (data[3] << 8 | data[4])
+
+
+def plain_send_to(head: bytes) -> tuple[bytes, int]:
+    """(mailbox reference, priority) of a plain SEND's head."""
+    return head[5:], head[2]
+
+
+def decode_plain_send(data: bytes) -> SendMessage:
+    """A plain SEND as a command."""
+    return _decode_send(data)
 
 
 def _decode_fetch(ref: bytes, fields: list[Any]) -> FetchMessages:
@@ -313,13 +337,22 @@ def encode_parcel(parcel: Parcel, commands: Sequence[bytes]) -> bytes:
 
 def decode_parcel(data: bytes) -> tuple[Parcel, list[Command]]:
     """The parcel `data` says, and its commands; raises UnknownFormat."""
+    parcel, commands = open_parcel(data)
+    return parcel, [_decode_send(one) if isinstance(one, bytes) else one for one in commands]
+
+
+def open_parcel(data: bytes) -> tuple[Parcel, list[Command | bytes]]:
+    """The parcel `data` says, and its commands, of which plain SENDs stay the bytes they are.
+
+    Raises UnknownFormat.
+    """
     try:
-        return _decode_parcel(data)
+        return _open_parcel(data)
     except (struct.error, IndexError, TypeError, ValueError) as error:
         raise UnknownFormat(f"a parcel of {len(data)} bytes: {error}") from error
 
 
-def _decode_parcel(data: bytes) -> tuple[Parcel, list[Command]]:
+def _open_parcel(data: bytes) -> tuple[Parcel, list[Command | bytes]]:
     node, incarnation, sequence, confirmed, count = _PARCEL.unpack_from(data)
     start = _PARCEL.size + 4 * count
     lengths = array("I")
@@ -330,7 +363,10 @@ def _decode_parcel(data: bytes) -> tuple[Parcel, list[Command]]:
     if len(lengths) != count or ends[-1] != len(data):
         raise UnknownFormat(f"a parcel of {ends[-1]} bytes has {len(data)}")
     decode = decode_command
-    commands = [decode(data[a:b]) for a, b in pairwise(ends)]
+    commands = [
+        one if (one := data[a:b])[:2] == _PLAIN_SEND and b - a >= _SEND.size else decode(one)
+        for a, b in pairwise(ends)
+    ]
     return Parcel(node, incarnation, sequence, confirmed), commands
 
 

@@ -156,6 +156,11 @@ _U16 = struct.Struct(">H")
 _U32 = struct.Struct(">I")
 
 
+def plain_message_head(created_ms: int) -> bytes:
+    """What stands before the payload in a row of a message that has nothing else."""
+    return _CREATED.pack(_MESSAGE_PLAIN, created_ms)
+
+
 def pack_message(
     created_ms: int, expires_ms: int, key: bytes, meta: bytes, payload: bytes
 ) -> bytes:

@@ -217,9 +217,13 @@ class Workspace:
 
     def put_message(self, mailbox: Mailbox, place: bytes, row: bytes | None) -> None:
         """Write (or with None delete) a MESSAGES row of the mailbox."""
+        self.rows_of(mailbox)[mailbox.prefix + place] = row
+
+    def rows_of(self, mailbox: Mailbox) -> dict[bytes, bytes | None]:
+        """Where this entry's MESSAGES rows of the mailbox gather, by whole key; to be added to."""
         if not mailbox.pending:
             self._pending_mailboxes.append(mailbox)
-        mailbox.pending[mailbox.prefix + place] = row
+        return mailbox.pending
 
     def message_row(self, mailbox: Mailbox, place: bytes) -> bytes | None:
         """The MESSAGES row at `place` of the mailbox."""

@@ -10,6 +10,7 @@ from mq9cluster.domain.read import Browse, Query
 from mq9cluster.domain.registry import AgentChange, AgentFound
 from mq9cluster.machine import agents_read, reads
 from mq9cluster.machine.apply import Machine
+from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_command, encode_parcel
 from tests.property.agents_model import Follower, Known
 from tests.property.memory_view import MemoryView
 
@@ -35,9 +36,10 @@ class MachineShard:
         return MachineShard(self.store.copy())
 
     def entry(self, now_ms: int, commands: Sequence[c.Command]) -> list[outcome.Outcome]:
-        """Apply one entry and perform its writes."""
+        """Apply one entry, as it stands in a log, and perform its writes."""
         self.index += 1
-        applied = self.machine.apply(self.index, now_ms, commands)
+        parcel = encode_parcel(PARCEL_OF_NOBODY, [encode_command(command) for command in commands])
+        applied = self.machine.apply_parcels(self.index, now_ms, [parcel])
         self.writes, self.changed = applied.writes, applied.changed
         self.changes = applied.agents
         self.follower.follow(applied.agents)
@@ -45,7 +47,8 @@ class MachineShard:
             if isinstance(command, c.DropEmbedder):
                 self.follower.drop(command.embedder)
         self.store.write(applied.writes)
-        return applied.outcomes
+        (outcomes,) = applied.outcomes
+        return outcomes
 
     def apply(self, now_ms: int, command: c.Command) -> outcome.Outcome:
         """Apply an entry of one command."""
