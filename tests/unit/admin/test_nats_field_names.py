@@ -104,7 +104,7 @@ async def test_what_we_leave_out_is_listed(theirs, page):
 
 
 def differences(ours, other, where="page"):
-    """Fields of ours that are not theirs, or of another type; lists by their first element."""
+    """Fields of ours that are not theirs, or of another type; lists as one element with the fields of all."""
     if isinstance(ours, dict) and isinstance(other, dict):
         found = [f"{where}.{name} is ours alone" for name in ours if name not in other]
         if where.endswith(("http_req_stats", "websocket")):
@@ -116,12 +116,16 @@ def differences(ours, other, where="page"):
     if isinstance(ours, list) and isinstance(other, list):
         if not ours or not other:
             return []
-        every = other[-1] if isinstance(other[-1], dict) else other[0]
-        mine = ours[-1] if isinstance(ours[-1], dict) else ours[0]
-        return differences(mine, every, where)
+        return differences(_one_of_all(ours), _one_of_all(other), where)
     alike = type(ours) is type(other) or _are_numbers(ours, other)
     return [] if alike else [f"{where}: {ours!r} is not like {other!r}"]
 
 
 def _are_numbers(*values):
     return all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+
+
+def _one_of_all(elements):
+    if not isinstance(elements[0], dict):
+        return elements[0]
+    return {name: value for element in elements for name, value in element.items()}
