@@ -124,6 +124,7 @@ class Config:
     access: Access
     auth_timeout_s: int
     lame_duck_s: int
+    traces: str
     log_format: str
     log_level: str
 
@@ -401,6 +402,13 @@ SERVE: tuple[Setting, ...] = (
         _integer(0, LAME_DUCK_S_MAX),
         "how long clients are given to leave before the node stops",
     ),
+    Setting(
+        "traces",
+        "TO",
+        "none",
+        _one_of("none", "otlp"),
+        "none, or otlp: spans of requests that bring a sampled traceparent, by OpenTelemetry",
+    ),
     Setting("log-format", "FORMAT", "console", _one_of("console", "json"), "console or json"),
     Setting(
         "log-level",
@@ -526,6 +534,7 @@ def node_config(
         access=_access(file, by_certificate=values["tls_verify"] == "map"),
         auth_timeout_s=values["auth_timeout"],
         lame_duck_s=values["lame_duck"],
+        traces=values["traces"],
         log_format=values["log_format"],
         log_level=values["log_level"],
     )

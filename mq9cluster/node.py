@@ -18,6 +18,7 @@ from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from importlib import import_module
 from typing import Any, TypeVar
 
 from mq9cluster.admin.http import AdminServer
@@ -25,12 +26,14 @@ from mq9cluster.broker.agents import Agents
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
 from mq9cluster.broker.search_side import SearchSide
+from mq9cluster.broker.traced import TracedRouter
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import DEFAULT_RETENTION, Durability, Retention, offload_to
 from mq9cluster.cluster.membership import ForeignData, MemberEvents, Membership
 from mq9cluster.cluster.peers import PeerTls
 from mq9cluster.cluster.scrubbing import Scrubbing
 from mq9cluster.cluster.search_thread import Searchable
+from mq9cluster.cluster.tracing import ParcelTraces
 from mq9cluster.config import Address, Config, ConfigError
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.listener import Listener, ServerName
@@ -96,6 +99,7 @@ class Node(MemberEvents):
         self._running = AsyncExitStack()
         self._view = View(config, clock, with_hashes=HASHES_VARIABLE in os.environ)
         self._listener: Listener | None = None
+        self._traces: ParcelTraces | None = None
         self._cluster: Cluster | None = None
         self._mailboxes: Mailboxes | None = None
         self._routes: Routes | None = None
@@ -124,6 +128,7 @@ class Node(MemberEvents):
         config = self._config
         store = await self._open_store()
         durability = self._start_durability(store)
+        self._start_tracing()
         search = SearchSide(config.embedder, config.embedder_key)
         self._running.push_async_callback(search.stop)
         searchable = await search.open()
@@ -139,7 +144,8 @@ class Node(MemberEvents):
         )
         self._mailboxes = mailboxes
         agents = Agents(cluster.shards, search.embedding.embed, config.agent_ttl_s)
-        router = Router(mailboxes, agents, search.discovery, self._clock)
+        parts = (mailboxes, agents, search.discovery, self._clock)
+        router = TracedRouter(self._traces, *parts) if self._traces else Router(*parts)
         chance = random.Random()  # noqa: S311  spreads load, guards nothing
         self._routes = Routes(cluster.peers.send_route, chance)
         for peer in cluster.peers.names:
@@ -190,6 +196,7 @@ class Node(MemberEvents):
             store.sentinel.count_start,
             self,
         )
+        cluster.traces = self._traces
         self._running.push_async_callback(_settle, durability, cluster)
         await _listening("--peer-listen", config.peer_listen, cluster.start(store.cluster_id))
         if not store.cluster_id:
@@ -223,6 +230,19 @@ class Node(MemberEvents):
         if peer_tls is not None:
             self._cluster.peers.change_tls(peer_tls)
         log.info("reloaded", extra={"users": len(config.access.users)})
+
+    def _start_tracing(self) -> None:
+        """Where it is asked for; only then is anything of OpenTelemetry imported."""
+        if self._config.traces != "otlp":
+            return
+        try:
+            traces = import_module("mq9cluster.admin.traces")
+        except ImportError as error:
+            why = "--traces: pip install 'mq9cluster[otel]' brings what is missing"
+            raise NodeFailed(why) from error
+        tracer = traces.otlp_tracer(self._config.name, self._clock)
+        self._running.push_async_callback(asyncio.to_thread, tracer.close)
+        self._traces = ParcelTraces(tracer, self._clock)
 
     # --- what the cluster tells ------------------------------------------------------------------
 

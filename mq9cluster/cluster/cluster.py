@@ -41,6 +41,7 @@ from mq9cluster.cluster.runs import LEASE_S, Runs
 from mq9cluster.cluster.shard import Shard
 from mq9cluster.cluster.shards import Shards
 from mq9cluster.cluster.snapshots import Snapshots
+from mq9cluster.cluster.tracing import ParcelTraces, TracedShard
 from mq9cluster.cluster.wire import Kind
 from mq9cluster.domain.errors import Overloaded
 from mq9cluster.domain.failpoints import failpoint
@@ -75,6 +76,7 @@ class Cluster:
     ) -> None:
         self.me = membership
         self.clock = ClusterClock(clock, len(membership.addresses))
+        self.traces: ParcelTraces | None = None  # set before the start, where tracing is on
         self.draining = False
         self._database = database
         self._durability = durability
@@ -229,16 +231,7 @@ class Cluster:
             replica = self._open_replica(number, names) if self.me.name in names else None
             if replica:
                 replicas[number] = replica
-            shards.append(
-                Shard(
-                    number,
-                    self.me.node_id,
-                    self.incarnation,
-                    replica,
-                    self._links.find_leader,
-                    lambda: self.meta.meta.features,
-                )
-            )
+            shards.append(self._shard(number, replica))
         self._links.know(replicas)
         self._service = Service(replicas)
         if self.me.searchable:
@@ -248,6 +241,22 @@ class Cluster:
             self.finding = FindingService(here)
             self.finder = Finder(self.me.name, count, here, self._links, self.peers, thread)
         self.shards = Shards(shards, self._durability)
+
+    def _shard(self, number: int, replica: Replica | None) -> Shard:
+        kind = TracedShard if self.traces else Shard
+        shard = kind(
+            number,
+            self.me.node_id,
+            self.incarnation,
+            replica,
+            self._links.find_leader,
+            lambda: self.meta.meta.features,
+        )
+        if isinstance(shard, TracedShard) and self.traces:
+            shard.traces = self.traces
+            if replica:
+                replica.traces = self.traces
+        return shard
 
     def _open_replica(self, number: int, names: Sequence[str]) -> Replica:
         state = ShardState(self._database, number)

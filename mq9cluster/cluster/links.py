@@ -145,6 +145,11 @@ class RemoteLeader:
         data = wire.parcel_request(self._shard, parcel)
         self._peers.request(self._name, Kind.PARCEL, data, answered)
 
+    def tell_traces(self, parcel: bytes, traces: Sequence[str]) -> None:
+        """A node of a version that does not know them drops them."""
+        data = wire.traces_request(self._shard, parcel, traces)
+        self._peers.request(self._name, Kind.TRACES, data, _told)
+
     def fetch(self, waiter: Waiter) -> Callable[[], None]:
         """Have `waiter` served there; the returned function cancels."""
         data = wire.fetch_request(self._shard, waiter.request, waiter.wait_ms, waiter.client)
@@ -176,6 +181,10 @@ class RemoteLeader:
         else:
             self._not_there(data.decode())
             done(LOST)
+
+
+def _told(_: PeerReply) -> None:
+    """Whatever came of it."""
 
 
 class Service:
@@ -249,8 +258,20 @@ def _query(replica: Replica, data: bytes, respond: Respond) -> None:
     replica.query(query, partial(_answer_read, replica, respond), client)
 
 
+def _traces(replica: Replica, data: bytes, respond: Respond) -> None:
+    if replica.traces:
+        try:
+            shard, parcel, traces = wire.read_traces(data)
+        except UnknownFormat as error:
+            respond(wire.refused(Refused(Unavailable(str(error)))))
+            return
+        replica.traces.expect(shard, parcel, traces)
+    respond(wire.given(b""))
+
+
 _SERVED: Final[dict[int, Callable[[Replica, bytes, Respond], Callable[[], None] | None]]] = {
     Kind.PARCEL: _parcel,
     Kind.FETCH: _fetch,
     Kind.QUERY: _query,
+    Kind.TRACES: _traces,
 }

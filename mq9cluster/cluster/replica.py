@@ -64,6 +64,22 @@ class State(StateView, Protocol):
         """Make `writes` visible, all or nothing."""
 
 
+class Traces(Protocol):
+    """What of `tracing.ParcelTraces` is used here: it is told where entries are."""
+
+    def expect(self, shard: int, parcel: bytes, traces: Sequence[str]) -> None:
+        """These are in a parcel that comes now."""
+
+    def proposed(self, shard: int, index: int, parcels: Sequence[bytes]) -> None:
+        """An entry is in the log."""
+
+    def committed(self, shard: int, index: int) -> tuple[float, Sequence[str]] | None:
+        """It is committed; what `applied` is to be given, if anything."""
+
+    def applied(self, shard: int, committed: tuple[float, Sequence[str]]) -> None:
+        """It is applied."""
+
+
 class _Accepted:
     """A parcel taken, and who waits for what it comes to."""
 
@@ -106,6 +122,7 @@ class Replica:
         self.entry_commands = Histogram(SIZE_BOUNDS)
         self.commit_seconds = Histogram()
         self.gather: Gather | None = None  # the shard's own parcel, at a turn's end
+        self.traces: Traces | None = None  # where tracing is on
         self.send = send
         self.send_state = send_state
         self._state = state
@@ -212,6 +229,8 @@ class Replica:
                 self._lose(parcels, size, Refused(error))
                 continue
             self._under_way[index] = _UnderWay(term, parcels, size, self._clock.seconds())
+            if self.traces:
+                self.traces.proposed(self.shard, index, [parcel.data for parcel in parcels])
 
     def _accept_own(self) -> None:
         own, self._own = self._own, []
@@ -259,8 +278,11 @@ class Replica:
         """
         for entry in entries:
             stamp_ms, parcels = decode_entry(entry.data) if has_parcels(entry.data) else (0, [])
+            traced = self.traces.committed(self.shard, entry.index) if self.traces else None
             applied = self.machine.apply_parcels(entry.index, stamp_ms, parcels)
             self._state.commit(applied.writes)
+            if traced and self.traces:
+                self.traces.applied(self.shard, traced)
             self.entry_commands.observe(sum(map(len, applied.outcomes)))
             under_way = self._under_way.pop(entry.index, None)
             if under_way:

@@ -12,7 +12,7 @@ had 17 committed, the next answers with the outcomes it kept.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
@@ -54,11 +54,14 @@ class Leader(Protocol):
     def fetch(self, waiter: Waiter) -> Callable[[], None]:
         """Have `waiter` served there; the returned function cancels."""
 
+    def tell_traces(self, parcel: bytes, traces: Sequence[str]) -> None:
+        """These traces are in the parcel that follows."""
+
     def query(self, request: Query, done: FetchDone, client: Owner | None) -> None:
         """Have a QUERY answered there."""
 
 
-class _Parcel:
+class UnansweredParcel:
     """A parcel with its answers."""
 
     __slots__ = ("bytes", "data", "deadline_s", "maybe_done", "sent", "waiting")
@@ -100,7 +103,7 @@ class Shard:
         self._hurried = False  # what has gathered is to leave with this turn
         self._patience: asyncio.TimerHandle | None = None  # when what may wait leaves
         self._sequence = 0
-        self._parcels: dict[int, _Parcel] = {}  # not yet answered, by sequence
+        self._parcels: dict[int, UnansweredParcel] = {}  # not yet answered, by sequence
         self._confirmed = 0
         self._under_way_commands = 0
         self._under_way_bytes = 0
@@ -223,7 +226,9 @@ class Shard:
             self._gathered_bytes -= size
             self._sequence += 1
             identity = Parcel(self._node, self._incarnation, self._sequence, self._confirmed)
-            parcel = _Parcel(encode_parcel(identity, commands), waiting, self._gathering_until_s)
+            parcel = UnansweredParcel(
+                encode_parcel(identity, commands), waiting, self._gathering_until_s
+            )
             self._parcels[self._sequence] = parcel
             self._under_way_commands += count
             self._under_way_bytes += len(parcel.data)
@@ -232,7 +237,7 @@ class Shard:
                 self._dispatch(self._sequence, parcel)
         self._hurried = bool(self._commands)
 
-    def _dispatch(self, sequence: int, parcel: _Parcel) -> bool:
+    def _dispatch(self, sequence: int, parcel: UnansweredParcel) -> bool:
         """Send a parcel to the leader; whether there is one."""
         done = partial(self._answered, sequence)
         if self.replica and self.replica.leads:
@@ -253,7 +258,7 @@ class Shard:
         leader.send_parcel(parcel.data, done)
         return True
 
-    def _not_taken(self, parcel: _Parcel) -> None:
+    def _not_taken(self, parcel: UnansweredParcel) -> None:
         parcel.sent = False
         if not self._retry_timer and not self._stopped:
             self._retry_timer = self._loop.call_later(RETRY_S, self._retry)

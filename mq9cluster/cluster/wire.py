@@ -7,7 +7,7 @@ that a client is to be told, or that this node does not lead (nothing was done) 
 """
 
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Final
 
@@ -18,7 +18,12 @@ from mq9cluster.domain.errors import error_of
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.outcome import Refused
 from mq9cluster.domain.read import Browse, MessagesRead, Query
-from mq9cluster.machine.codec import UnknownFormat, decode_command, encode_command
+from mq9cluster.machine.codec import (
+    PARCEL_HEAD_BYTES,
+    UnknownFormat,
+    decode_command,
+    encode_command,
+)
 
 
 class Kind(IntEnum):
@@ -34,6 +39,7 @@ class Kind(IntEnum):
     FIND_ANSWERS = 34
     FIND_CARDS = 35
     EMBED = 36
+    TRACES = 64
 
 
 class Answer(IntEnum):
@@ -93,6 +99,20 @@ def read_refusal(data: bytes) -> Refused:
 def parcel_request(shard: int, parcel: bytes) -> bytes:
     """Apply this parcel."""
     return _SHARD.pack(shard) + parcel
+
+
+def traces_request(shard: int, parcel: bytes, traces: Sequence[str]) -> bytes:
+    """These traces are in the parcel that follows, of which the head is enough."""
+    return _SHARD.pack(shard) + parcel[:PARCEL_HEAD_BYTES] + ",".join(traces).encode()
+
+
+def read_traces(data: bytes) -> tuple[int, bytes, list[str]]:
+    """(shard, a parcel's head, traces). Raises UnknownFormat."""
+    shard, rest = read_shard(data)
+    head, traces = rest[:PARCEL_HEAD_BYTES], rest[PARCEL_HEAD_BYTES:]
+    if len(head) < PARCEL_HEAD_BYTES or not traces.isascii():
+        raise UnknownFormat("traces of no parcel")
+    return shard, head, traces.decode().split(",")
 
 
 def read_shard(data: bytes) -> tuple[int, bytes]:

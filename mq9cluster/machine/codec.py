@@ -335,6 +335,15 @@ def encode_parcel(parcel: Parcel, commands: Sequence[bytes]) -> bytes:
     return b"".join((head, lengths.tobytes(), *commands))
 
 
+def parcel_identity(data: bytes) -> Parcel:
+    """What tells the parcel from all others; its first bytes suffice."""
+    node, incarnation, sequence, confirmed, _ = _PARCEL.unpack_from(data)
+    return Parcel(node, incarnation, sequence, confirmed)
+
+
+PARCEL_HEAD_BYTES = _PARCEL.size
+
+
 def decode_parcel(data: bytes) -> tuple[Parcel, list[Command]]:
     """The parcel `data` says, and its commands; raises UnknownFormat."""
     parcel, commands = open_parcel(data)

@@ -104,7 +104,7 @@ async def test_what_we_leave_out_is_listed(theirs, page):
 
 
 def differences(ours, other, where="page"):
-    """Fields of ours that are not theirs, or of another type; lists as one element with the fields of all."""
+    """Fields of ours that are not theirs, or of another type; lists as one element of all."""
     if isinstance(ours, dict) and isinstance(other, dict):
         found = [f"{where}.{name} is ours alone" for name in ours if name not in other]
         if where.endswith(("http_req_stats", "websocket")):
