@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 import tempfile
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,6 +23,8 @@ from mq9cluster.config import prepare_directory
 
 HOST = "127.0.0.1"  # what is tried out stays on this machine
 STOP_S_MAX = 15.0  # nodes stop in well under one; then they are killed
+PEER_PORTS_FROM_CLIENTS = 7422 - 4222
+PEER_PORTS_TRIED = 100
 LINE_BYTES_MAX = 1024 * 1024  # one log line with a long traceback
 _COLORS = ("cyan", "magenta", "yellow", "green", "blue")
 _SHOWN_FIRST = frozenset({"time", "level", "node", "logger", "event", "exception"})
@@ -126,7 +128,7 @@ async def run(plan: Plan) -> int:
             folder = tempfile.TemporaryDirectory(prefix="mq9-dev-", ignore_cleanup_errors=True)
             data_dir = Path(closing.enter_context(folder))
         prepare_directory(data_dir, "--data-dir")
-        peers = _peers(plan.nodes)
+        peers = _peers(plan)
         nodes = [_DevNode(plan, number, data_dir, peers) for number in range(plan.nodes)]
         running = {asyncio.create_task(node.run(stop)): node for node in nodes}
         telling = asyncio.create_task(_tell_when_ready(nodes, plan, data_dir))
@@ -152,13 +154,22 @@ async def run(plan: Plan) -> int:
     return 0
 
 
-def _peers(nodes: int) -> list[str]:
-    """Where the nodes are to reach each other: ports that are free now."""
+def _peers(plan: Plan) -> list[str]:
+    """Where the nodes are to reach each other: ports that are free now.
+
+    At the usual distance from the clients', for the system may give a port of its own choice to an
+    outgoing connection before the node listens on it.
+    """
+    ports: list[int] = []
     with ExitStack() as closing:
-        sockets = [closing.enter_context(socket.socket()) for _ in range(nodes)]
-        for one in sockets:
-            one.bind((HOST, 0))
-        ports = [one.getsockname()[1] for one in sockets]
+        first = plan.port + PEER_PORTS_FROM_CLIENTS
+        for port in (*range(first, min(first + PEER_PORTS_TRIED, 65_536)), *[0] * plan.nodes):
+            probe = closing.enter_context(socket.socket())
+            with suppress(OSError):
+                probe.bind((HOST, port))
+                ports.append(probe.getsockname()[1])
+            if len(ports) == plan.nodes:
+                break
     return [f"node{number + 1}={HOST}:{port}" for number, port in enumerate(ports)]
 
 

@@ -7,11 +7,12 @@ is printed (`pytest -s`).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 
 import nats
 import pytest
 
+from tests.cluster.conftest import At as RawAt
 from tests.support.cluster import ClusterNode, ServedCluster, until
 from tests.support.load import Load
 from tests.support.mq9 import Mq9, ids
@@ -28,36 +29,14 @@ pytestmark = pytest.mark.timeout(180)
 At = Callable[[ClusterNode], Awaitable[Mq9]]
 
 
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedCluster]:
-    """The cluster that all tests here treat badly."""
-    cluster = ServedCluster(tmp_path_factory.mktemp("failover"), lame_duck=1)
-    try:
-        cluster.start_now()
-        yield cluster
-    finally:
-        cluster.kill_now()
-
-
 @pytest.fixture
-async def cluster(nodes: ServedCluster) -> ServedCluster:
-    """The same, whole again whatever the test before did to it."""
-    await nodes.start()
-    return nodes
-
-
-@pytest.fixture
-async def at() -> AsyncIterator[At]:
+def at(at: RawAt) -> At:
     """`await at(node)` is a client of one node that does not go elsewhere."""
-    opened: list[RawNats] = []
 
     async def one_more(node: ClusterNode) -> Mq9:
-        opened.append(await RawNats.connect(node.host, node.port))
-        return Mq9(opened[-1])
+        return Mq9(await at(node))
 
-    yield one_more
-    for client in opened:
-        await client.close()
+    return one_more
 
 
 async def boxes(client: Mq9) -> list[str]:

@@ -5,52 +5,16 @@ nodes, and what clients of the others see when a node dies, comes back or leaves
 import asyncio
 import json
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
-import pytest
-
+from tests.cluster.conftest import At
 from tests.support.cluster import ClusterNode, ServedCluster, until
 from tests.support.mq9 import Mq9, fresh, ids
 from tests.support.raw_nats import Delivered, RawNats, publication
 
 NOTICED_S_MAX = 30.0  # a dead node, by the others; a second or two where nothing else runs
 LOOK_S = 0.02
-LAME_DUCK_S = 2
 
-At = Callable[[ClusterNode], Awaitable[RawNats]]
 Queue = asyncio.Queue[Delivered]
-
-
-@pytest.fixture(scope="module")
-def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedCluster]:
-    """The cluster whose nodes the tests here stop and start."""
-    cluster = ServedCluster(tmp_path_factory.mktemp("routes"), lame_duck=LAME_DUCK_S)
-    try:
-        cluster.start_now()
-        yield cluster
-    finally:
-        cluster.kill_now()
-
-
-@pytest.fixture
-async def cluster(nodes: ServedCluster) -> ServedCluster:
-    """The same, whole again whatever the test before did to it."""
-    await nodes.start()
-    return nodes
-
-
-@pytest.fixture
-async def at() -> AsyncIterator[At]:
-    """`await at(node)` is a connection to that node."""
-    opened: list[RawNats] = []
-
-    async def one_more(node: ClusterNode) -> RawNats:
-        opened.append(await RawNats.connect(node.host, node.port))
-        return opened[-1]
-
-    yield one_more
-    for client in opened:
-        await client.close()
 
 
 async def reached(writer: RawNats, subject: str, *heard: Queue) -> None:

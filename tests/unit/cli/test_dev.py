@@ -1,25 +1,39 @@
 """`mq9cluster dev` as a person runs it: one screen, ready, Ctrl-C, nothing left behind."""
 
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from chaos.cluster.process import PORTS
 
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return probe.getsockname()[1]
+NODES = 3  # unless told otherwise: as many ports in a row, twice
+
+
+def free_row():
+    """The first of NODES free ports in a row, which the system gives to no outgoing connection."""
+    while True:
+        first = random.choice(PORTS[:-NODES])
+        with ExitStack() as closing:
+            try:
+                for port in range(first, first + NODES):
+                    closing.enter_context(socket.socket()).bind(("127.0.0.1", port))
+            except OSError:
+                continue
+        return first
 
 
 class Screen:
     """A running `mq9cluster dev` and what it has printed."""
 
     def __init__(self, *arguments, **environment):
-        self.port, self.http_port = free_port(), free_port()
+        self.port, self.http_port = free_row(), free_row()
         self.lines = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mq9cluster", "dev", *arguments],
