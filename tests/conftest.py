@@ -7,15 +7,31 @@ there for many.
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
+import nats
 import pytest
 
 from chaos.cluster.process import ServedNode
 from tests.support.anywhere import Clients
 from tests.support.cluster import ServedCluster
 
+CONNECT_S_MAX = 30  # nats-py gives up after two seconds, which a busy machine may take
+
 ServeCluster = Callable[..., Awaitable[ServedCluster]]
 ServeNode = Callable[..., Awaitable[ServedNode]]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _patient_clients() -> Iterator[None]:
+    """Have nats-py wait longer for a connection than it does by itself."""
+    connect = nats.connect
+
+    async def connect_patiently(*servers: Any, **options: Any) -> Any:
+        return await connect(*servers, **{"connect_timeout": CONNECT_S_MAX, **options})
+
+    with patch.object(nats, "connect", connect_patiently):
+        yield
 
 
 @pytest.fixture

@@ -19,12 +19,12 @@ from tests.support.mq9 import Mq9, ids
 from tests.support.raw_nats import RawNats
 
 MAILBOXES = 16  # so that every one of 8 shards has some
-ACKED_AGAIN_S_MAX = 10.0  # 3 s where nothing else runs
-RELEASED_MS_MAX = 25_000  # a lease of 5 s, and elections before it
+ACKED_AGAIN_S_MAX = 30.0  # 3 s where nothing else runs
+RELEASED_MS_MAX = 45_000  # a lease of 5 s, and elections before it
 CALM_S = 1.0  # of load before a fault
 PAUSE_S = 7.0  # beyond the lease
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 At = Callable[[ClusterNode], Awaitable[Mq9]]
 
@@ -145,7 +145,7 @@ async def test_a_node_paused_beyond_its_lease_gives_up_what_it_held(
                 f"$mq9.AI.MSG.ACK.{box}", b'{"group_name":"g","msg_id":3}'
             )
             await asyncio.sleep(max(0.0, paused_s + PAUSE_S - time.monotonic()))
-        await asyncio.wait_for(connection(paused).ended.wait(), 10)
+        await asyncio.wait_for(connection(paused).ended.wait(), 60)
     report("first SEND again in every mailbox after SIGSTOP", again_s, load)
     report("hand-outs of the paused node released", taken_s, load)
     assert again_s < ACKED_AGAIN_S_MAX

@@ -133,7 +133,7 @@ class RawNats:
         subject: str | bytes,
         payload: bytes = b"",
         headers: Headers = (),
-        timeout_s: float = 10.0,
+        timeout_s: float = 60.0,
     ) -> Delivered:
         """Publish with a reply subject in this connection's own wildcard inbox; the answer."""
         answer = self.ask(subject, payload, headers)

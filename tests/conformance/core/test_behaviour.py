@@ -92,11 +92,11 @@ async def test_13_when_members_die_the_others_get_everything(port):
         await publisher.answers(b"PUB dying 0\r\n\r\n" * 50)
         return len(await sids(members[0])) == 50
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not await everything_arrives():
             pass
     members[0].abort()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while b"503" not in await publisher.answers(b"PUB dying i 0\r\n\r\n"):
             pass
     publisher.abort()
@@ -128,7 +128,7 @@ async def test_12_a_vanished_client_takes_its_subscriptions_with_it(port):
         port, connect=QUIET + b"".join(b"SUB v.%d %d\r\n" % (n, n) for n in range(500))
     )
     service.abort()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while b"503" not in await asker.answers(b"PUB v.499 i 0\r\n\r\n"):
             pass
     asker.abort()

