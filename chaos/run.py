@@ -13,6 +13,7 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from chaos.clients.connection import Caller, Stage
 from chaos.clients.mailboxes import Mailboxes
 from chaos.clients.probes import Probes
 from chaos.clients.registers import Registers
+from chaos.clients.registry import Registry
 from chaos.clients.timers import Timers
 from chaos.clients.workload import Workload
 from chaos.cluster.network import Loopback, Namespaces, Network
@@ -52,6 +54,7 @@ WORKLOADS: Final[Mapping[str, Callable[[Stage], Workload]]] = {
     "mailboxes": Mailboxes,
     "registers": Registers,
     "timers": Timers,
+    "registry": Registry,
 }
 
 
@@ -366,10 +369,7 @@ class Play:
         """The longest silence after each fault, before the next; and how long each healing took."""
         moments = [one for one in self.events if one.what in ("fault", "healed")]
         begins = [one.at for one in moments if one.what == "fault"]
-        outages = [
-            probes.outage_s(at, following)
-            for at, following in zip(begins, [*begins[1:], until], strict=True)
-        ]
+        outages = [probes.outage_s(at, following) for at, following in pairwise([*begins, until])]
         healed = [one.at for one in moments if one.what == "healed"]
         return outages, [probes.whole_again(at) - at for at in healed]
 

@@ -46,6 +46,14 @@ def register(state: State, operation: Operation) -> tuple[bool, State]:
     return True, operation.value
 
 
+def entry(state: State, operation: Operation) -> tuple[bool, State]:
+    """A register whose deletion, and whose `touch`, is told whether there was something."""
+    if operation.does in ("read", "write"):
+        return register(state, operation)
+    fits = operation.unknown or operation.told == (state is not None)
+    return fits, None if operation.does == "delete" else state
+
+
 def name(state: State, operation: Operation) -> tuple[bool, State]:
     """A name that is taken once: `take` is told whether it got it, `look` whether it is taken."""
     if operation.does == "look":
@@ -141,5 +149,5 @@ def _prefix(operations: Sequence[Operation], until: float) -> list[Operation]:
     return [
         one if one.ended <= until else Operation(one.began, NEVER, one.does, one.value)
         for one in operations
-        if one.began <= until and (one.ended <= until or one.does in ("write", "take"))
+        if one.began <= until and (one.ended <= until or one.does in ("write", "take", "delete"))
     ]

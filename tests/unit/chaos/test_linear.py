@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from chaos.checkers.linear import Operation, judge, name, register
+from chaos.checkers.linear import Operation, entry, judge, name, register
 from chaos.history import NEVER
 
 
@@ -76,6 +76,19 @@ def test_a_name_that_was_taken_is_not_free_again() -> None:
 
 def test_a_taken_name_may_be_an_unknown_ones() -> None:
     assert judge("n", [take(0, NEVER, None), take(2, 3, told=False)], name, False) == []
+
+
+def test_an_agent_that_was_taken_out_is_not_found_nor_taken_out_again() -> None:
+    def out(began: float, ended: float, told: object) -> Operation:
+        return Operation(began, ended, "delete", told=told)
+
+    right = [write(0, 1, "a"), out(2, 3, told=True), read(4, 5, None), out(6, 7, told=False)]
+    assert judge("agent", right, entry, None) == []
+    assert judge("agent", [*right[:2], read(4, 5, "a")], entry, None) != []
+    assert judge("agent", [*right[:2], out(4, 5, told=True)], entry, None) != []
+    assert judge("agent", [right[0], out(2, NEVER, None), read(4, 5, None)], entry, None) == []
+    touched = Operation(8, 9, "touch", told=True)
+    assert judge("agent", [*right, touched], entry, None) != []
 
 
 @pytest.mark.parametrize("seed", range(8))
