@@ -21,6 +21,42 @@ class ClientTlsSettings:
     verify: str  # one of VERIFICATIONS
 
 
+class _Handshaking(ssl.SSLObject):
+    """Takes along what a handshake that fails would have the client told: the error's `alert`. The
+    event loop drops it, and the client would only see the connection end; gateway.tls sends it.
+    """
+
+    outgoing: ssl.MemoryBIO
+
+    def do_handshake(self) -> None:
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            error.alert = self.outgoing.read()  # type: ignore[attr-defined]
+            raise
+
+
+class _Context(ssl.SSLContext):
+    """Makes such handshakes."""
+
+    sslobject_class = _Handshaking
+
+    def wrap_bio(
+        self,
+        incoming: ssl.MemoryBIO,
+        outgoing: ssl.MemoryBIO,
+        server_side: bool = False,  # noqa: FBT001, FBT002, RUF100  as it is inherited
+        server_hostname: str | bytes | None = None,
+        session: ssl.SSLSession | None = None,
+    ) -> ssl.SSLObject:
+        made = super().wrap_bio(incoming, outgoing, server_side, server_hostname, session)
+        assert isinstance(made, _Handshaking)  # noqa: S101  by sslobject_class
+        made.outgoing = outgoing
+        return made
+
+
 def client_tls(
     certificate: Path | None, key: Path | None, authority: Path | None, verify: str, handshake: str
 ) -> ClientTlsSettings | None:
@@ -35,7 +71,7 @@ def client_tls(
         raise ValueError("--tls-cert, --tls-key: go together")
     if verify != "no" and authority is None:
         raise ValueError("--tls-verify: needs --tls-ca, the authority that signs clients")
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context = _Context(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     _load_pair(context, certificate, key)
     if authority is not None:

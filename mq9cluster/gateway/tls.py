@@ -119,6 +119,8 @@ class TlsDoor:
         shared = self._shared
         within_s = shared.settings.auth_timeout_s
         handed_over = False
+        # The event loop closes its socket when a handshake fails; the client is told why over this.
+        spare = client.dup() if self.tls.verify else None
 
         def hand_over() -> Session:
             nonlocal handed_over
@@ -140,11 +142,17 @@ class TlsDoor:
                 ssl_handshake_timeout=within_s if secured else None,
                 ssl_shutdown_timeout=SHUTDOWN_S if secured else None,
             )
-        except (OSError, TimeoutError):
+        except (OSError, TimeoutError) as error:
             shared.totals.tls_failures += 1
+            alert = getattr(error, "alert", b"")
+            if alert and spare is not None:
+                with contextlib.suppress(OSError):
+                    self._say(spare, alert)
         finally:
             if not handed_over:
                 client.close()
+            if spare is not None:
+                spare.close()
 
     async def _begins_with_tls(self, client: socket.socket, session: Session) -> bool | None:
         """Whether to go on with TLS or in clear; None: not at all."""
