@@ -2,8 +2,9 @@
 
 A node knows it once it has heard a majority of the clocks, and does not lead before: a leader's
 stamps never go back, so one entry stamped an hour ahead would cost a shard an hour. Between two
-clocks there is no median; then the one nearer to the median of before counts, and where there was
-none the earlier: a shard's time that is behind can be mended.
+clocks there is no median; then the one nearer to the median of before counts. Where there was none
+and they disagree, a third is waited for a while; then the earlier counts: a shard's time that is
+behind can be mended.
 """
 
 from collections.abc import Iterable
@@ -13,6 +14,7 @@ from mq9cluster.domain.ports import Clock
 
 OFF_MEDIAN_MS_MAX: Final = 500  # a node further off does not lead: it stamps entries
 CLOCKS_MIN: Final = 3  # of which one may be wrong
+UNDECIDED_MS_MAX: Final = 10_000  # a node that starts with the others is heard by then
 
 
 class ClusterClock:
@@ -23,6 +25,8 @@ class ClusterClock:
         self._members = members
         self._heard = 1  # clocks, with this node's own
         self._settled = False  # heard enough of them at least once
+        self._born_ms = clock.monotonic_ms()
+        self._undecided = False  # two clocks that disagree, and no third to tell who is right
         self.offset_ms = 0  # how far the median is ahead of this node's clock
         self._away_ms = self._own_away_ms()
 
@@ -42,11 +46,15 @@ class ClusterClock:
         nearer_high = abs(high - self.offset_ms) < abs(low - self.offset_ms)
         self.offset_ms = high if self._settled and nearer_high else low
         self._settled |= self._heard >= min(CLOCKS_MIN, self._members)
+        self._undecided = not self._settled and high - low > OFF_MEDIAN_MS_MAX
 
     @property
     def may_lead(self) -> bool:
         """Whether the median is known, and this node's own clock near enough to it."""
-        return 2 * self._heard > self._members and abs(self.offset_ms) <= OFF_MEDIAN_MS_MAX
+        if 2 * self._heard <= self._members or abs(self.offset_ms) > OFF_MEDIAN_MS_MAX:
+            return False
+        waited_ms = self._clock.monotonic_ms() - self._born_ms
+        return not self._undecided or waited_ms > UNDECIDED_MS_MAX
 
     def near_median(self, ahead_ms: int) -> bool:
         """Whether a clock that is so far ahead of this node's own is near enough."""

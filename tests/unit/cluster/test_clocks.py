@@ -2,7 +2,7 @@
 
 import pytest
 
-from mq9cluster.cluster.clocks import OFF_MEDIAN_MS_MAX, ClusterClock
+from mq9cluster.cluster.clocks import OFF_MEDIAN_MS_MAX, UNDECIDED_MS_MAX, ClusterClock
 
 HOUR_MS = 3_600_000
 
@@ -12,12 +12,13 @@ class Clock:
 
     def __init__(self) -> None:
         self.set_by_ms = 0
+        self.up_ms = 0
 
     def wall_ms(self) -> int:
         return 12 * HOUR_MS + self.set_by_ms
 
     def monotonic_ms(self) -> int:
-        return 0
+        return self.up_ms
 
     def seconds(self) -> float:
         return 0.0
@@ -74,13 +75,34 @@ def test_when_a_sound_node_dies_the_other_one_leads_and_the_one_that_is_off_does
     assert off.wall_ms() == (12 - hours) * HOUR_MS
 
 
-def test_of_two_clocks_that_never_knew_a_third_the_earlier_counts() -> None:
-    early, late = clock(3), clock(3)
+def test_two_clocks_that_disagree_wait_for_a_third_and_then_the_earlier_counts() -> None:
+    own = Clock()
+    early, late = ClusterClock(own, 3), ClusterClock(own, 3)
     early.hear([HOUR_MS])
     late.hear([-HOUR_MS])
+    own.up_ms = UNDECIDED_MS_MAX
+    assert (early.may_lead, late.may_lead) == (False, False)
+    own.up_ms = UNDECIDED_MS_MAX + 1
     assert (early.may_lead, late.may_lead) == (True, False)
-    assert early.wall_ms() == 12 * HOUR_MS
-    assert late.wall_ms() == 11 * HOUR_MS
+    assert early.wall_ms() == own.wall_ms()
+    assert late.wall_ms() == own.wall_ms() - HOUR_MS
+
+
+@pytest.mark.parametrize(
+    ("apart_ms", "leads"), [(OFF_MEDIAN_MS_MAX, True), (OFF_MEDIAN_MS_MAX + 1, False)]
+)
+def test_two_clocks_that_agree_wait_for_nobody(apart_ms: int, leads: bool) -> None:
+    mine = clock(3)
+    mine.hear([apart_ms])
+    assert mine.may_lead is leads
+
+
+def test_the_third_clock_ends_the_waiting() -> None:
+    mine = clock(3)
+    mine.hear([HOUR_MS])
+    assert not mine.may_lead
+    mine.hear([HOUR_MS, 0])
+    assert mine.may_lead
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
