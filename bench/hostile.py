@@ -46,6 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when the calm client's p99 stays within its bound beside all of them."""
     options = _parse(arguments)
     if options.attack:
+        os.nice(NICE)
         uvloop.run(ATTACKS[options.attack](options.port))
         return 0
     console = Console(highlight=False)
@@ -117,11 +118,7 @@ async def _calm(port: int, seconds: float) -> list[float]:
 def _attackers(name: str, port: int) -> Iterator[None]:
     """A process of hostile clients of this kind, as long as the context lasts."""
     command = [sys.executable, "-m", "bench.hostile", "--attack", name, "--port", str(port)]
-    process = subprocess.Popen(
-        command,
-        preexec_fn=lambda: os.nice(NICE),
-        stdout=subprocess.DEVNULL,  # noqa: PLW1509
-    )
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
     try:
         yield
     finally:
