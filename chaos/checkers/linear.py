@@ -75,7 +75,9 @@ def judge(key: str, operations: Sequence[Operation], step: Step, start: State) -
 
 
 def _needed(operations: Sequence[Operation]) -> list[Operation]:
-    """Without unknown writes of values nobody read: they may as well never have happened."""
+    """Without unknown writes that nobody can have seen: they may as well never have happened."""
+    if any(one.does in ("touch", "delete") for one in operations):
+        return [one for one in operations if not (one.unknown and one.does in ("read", "touch"))]
     read = {repr(one.told) for one in operations if one.does == "read"}
     return [
         one
