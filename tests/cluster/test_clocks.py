@@ -13,7 +13,7 @@ import nats
 import pytest
 
 from tests.conftest import ServeCluster
-from tests.support.cluster import ServedCluster
+from tests.support.cluster import ServedCluster, until
 from tests.support.mq9 import Mq9
 
 HOUR_MS = 3_600_000
@@ -108,7 +108,9 @@ async def test_a_node_an_hour_off_leads_nothing_and_makes_nothing_early_late_or_
 
     # Two clocks are left, and no median between them: the one that was right before counts.
     await cluster["n3"].kill()
-    await cluster.leader_of(0, among=[cluster["n1"]])
+    await until(
+        lambda: set(cluster.leaders_now(seen_by=cluster["n1"]).values()) == {"n1"}, "n1 leads all"
+    )
     await all_in_time(clients[:2])
     leads_nothing(cluster, "n1", OFF)
 

@@ -166,7 +166,7 @@ async def test_a_client_that_answers_pings_stays(start_gateway):
         wire.send(b"PONG\r\n")
     session = gateway.listener.sessions[1]
     assert session.pings_out <= 1
-    assert 0 <= session.rtt_s < 1
+    assert 0 <= session.rtt_s < 60
 
 
 async def test_an_oversized_line_ends_with_its_error_and_is_not_hoarded(gateway):

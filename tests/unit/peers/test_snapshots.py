@@ -1,7 +1,6 @@
 """Snapshots on their way to a peer."""
 
 import asyncio
-import time
 
 import pytest
 
@@ -94,9 +93,7 @@ async def test_a_receiver_that_stops_breaks_the_snapshot_off(net):
 
     sending = asyncio.ensure_future(a.peers.send_snapshot("b", b"", chunks()))
     await b.ears.until(lambda: b.ears.chunks)
-    began_s = time.monotonic()
-    await b.peers.stop()
-    assert time.monotonic() - began_s < 1
+    await asyncio.wait_for(b.peers.stop(), GONE_S_MAX)
     with pytest.raises(PeerUnavailable):
         await sending
     assert b.ears.broken_snapshots == 1
@@ -127,6 +124,6 @@ async def test_a_receiver_that_answers_before_it_heard_all_is_heard(net):
             yield bytes(100_000)
 
     b.ears.on_snapshot = refuse
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         assert await a.peers.send_snapshot("b", b"", chunks()) == b"not wanted"
     assert made < 400

@@ -67,7 +67,7 @@ async def test_not_one_word_of_whoever_has_no_certificate_arrives(net, caplog, h
         pair = (_pem("stranger.key"), _pem("stranger.pem")) if how == "a stranger's" else ()
         credentials = grpc.ssl_channel_credentials(_pem("authority.pem"), *pair)
         channel = grpc.aio.secure_channel(address, credentials)
-    async with channel, asyncio.timeout(20):
+    async with channel, asyncio.timeout(60):
         with pytest.raises(grpc.aio.AioRpcError) as refused:
             await _say(channel.stream_stream(f"/mq9.peers.v1.Peers/{method}")())
     assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
