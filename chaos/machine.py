@@ -15,6 +15,8 @@ DISK: Final = "disk"  # a file system that can lose its power, or be filled
 SHIM: Final = "shim"  # a C compiler, for the library that makes calls of a node fail
 MEMORY: Final = "memory"  # control groups that bound memory
 
+WITHOUT_VARIABLE: Final = "CHAOS_WITHOUT"  # network,disk: play as if the machine had none of these
+
 MEMORY_GROUPS: Final = Path("/sys/fs/cgroup/memory")
 
 
@@ -27,6 +29,8 @@ def lacking() -> dict[str, str]:
         SHIM: "" if shutil.which("cc") else "no `cc` (Debian: gcc, libc6-dev)",
         MEMORY: _why_no_memory_groups(),
     }
+    unwanted = os.environ.get(WITHOUT_VARIABLE, "").split(",")
+    found |= {what: f"{WITHOUT_VARIABLE} says so" for what in found if what in unwanted}
     return {what: why for what, why in found.items() if why}
 
 
