@@ -122,9 +122,7 @@ USER = '[[users]]\nuser = "u"\n'
 WITH = USER + 'password = "p"\n'
 
 
-@pytest.mark.parametrize(
-    ("text", "why"),
-    [
+WRONG = [
         ("users = 3", "users: must be written as [[users]]"),
         ("[users]\nuser = 'u'", "users: must be written as [[users]]"),
         ("[[users]]\n", "users[0]: needs either user or nkey"),
@@ -186,8 +184,10 @@ WITH = USER + 'password = "p"\n'
         ("[authorization]\ntimeout = 3", "authorization: unknown key timeout"),
         ('no_auth_user = "zed"\n' + WITH, "no_auth_user: there is no user 'zed'"),
         ('users = [{ user = "u", password = "hush\\u0000" }]\nzig = 1', "unknown key zig"),
-    ],
-)  # fmt: skip
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "why"), WRONG, ids=range(len(WRONG)))  # keys are random
 def test_what_is_wrong_is_told_without_secrets(told, text, why):
     said = told(text)
     assert said.startswith(why)

@@ -18,7 +18,11 @@ CHEAP = 4
 KEPT = hashed("pw", "bcrypt", CHEAP)
 
 
-@pytest.mark.parametrize("kept", ["pw", KEPT, KEPT.replace("$2b$", "$2a$"), hashed("pw", "argon2")])
+@pytest.mark.parametrize(
+    "kept",
+    ["pw", KEPT, KEPT.replace("$2b$", "$2a$"), hashed("pw", "argon2")],
+    ids=["clear", "bcrypt", "bcrypt 2a", "argon2"],
+)
 def test_only_the_password_matches(kept):
     assert matches(kept, "pw")
     for wrong in ("", "PW", "pw ", "pw\0", "pw" + "x" * 200, "ü", kept + "x"):
