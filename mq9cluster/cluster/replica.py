@@ -444,6 +444,14 @@ class Replica:
     def fetch(self, waiter: Waiter) -> None:
         """FETCH: answers as soon as there is something, or after `wait_ms`, or with LOST."""
         waiter.until_s = self._loop.time() + waiter.wait_ms / 1000
+        request = waiter.request
+        if isinstance(request, FetchMessages) and not request.tags:
+            # What it finds stands on its own entry; only finding nothing needs a current state.
+            self._look(waiter, again=False, current=False)
+        else:
+            self._look_when_current(waiter)
+
+    def _look_when_current(self, waiter: Waiter) -> None:
         self._when_current(lambda: self._look(waiter, again=False), lambda: waiter.finish(LOST))
 
     def cancel(self, waiter: Waiter) -> None:
@@ -451,7 +459,7 @@ class Replica:
         self.waiting_room.leave(waiter)
         waiter.forget()
 
-    def _look(self, waiter: Waiter, *, again: bool) -> None:
+    def _look(self, waiter: Waiter, *, again: bool, current: bool = True) -> None:
         """Have a FETCH look for messages when its turn comes."""
         request = waiter.request
         if isinstance(request, Browse):
@@ -461,7 +469,10 @@ class Replica:
                 lambda found: self._browsed(waiter, found),
             )
         else:
-            self._turns.take(waiter.client, lambda: self._weigh(waiter, request, again=again))
+            self._turns.take(
+                waiter.client,
+                lambda: self._weigh(waiter, request, again=again, current=current),
+            )
 
     def _browse(self, waiter: Waiter, request: Browse) -> Iterator[MailMessage | None]:
         if waiter.done is None:
@@ -481,7 +492,7 @@ class Replica:
         else:
             self._park(waiter, first=False)
 
-    def _weigh(self, waiter: Waiter, request: FetchMessages, *, again: bool) -> bool:
+    def _weigh(self, waiter: Waiter, request: FetchMessages, *, again: bool, current: bool) -> bool:
         """Propose a FETCH with a group if that is worth an entry, else let it wait."""
         if waiter.done is None:
             return False
@@ -489,14 +500,19 @@ class Replica:
         try:
             worth_it = reads.would_change(workspace, request)
         except Mq9Error as error:
-            waiter.finish(Refused(error))
+            if current:
+                waiter.finish(Refused(error))
+            else:
+                self._look_when_current(waiter)
             return False
         if worth_it:
             rows = reads.rows_at_most(workspace, request)
             self._turns.charge(rows * (SEARCHED_S if request.tags else GIVEN_S))
             self._propose(request, lambda outcome: self._fetched(waiter, outcome))
-        else:
+        elif current:
             self._park(waiter, first=again)
+        else:
+            self._look_when_current(waiter)
         return False
 
     def _fetched(self, waiter: Waiter, outcome: Outcome) -> None:

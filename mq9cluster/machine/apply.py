@@ -29,9 +29,9 @@ from mq9cluster.domain.command import (
 )
 from mq9cluster.domain.errors import Mq9Error
 from mq9cluster.domain.outcome import Done, Outcome, Refused
-from mq9cluster.domain.ports import Family, StateView, Writes
+from mq9cluster.domain.ports import StateView, Writes
 from mq9cluster.domain.registry import AgentChange
-from mq9cluster.machine import consumer_group, due, ends, keys, registry
+from mq9cluster.machine import consumer_group, due, ends, registry
 from mq9cluster.machine import mailbox as mailboxes
 from mq9cluster.machine.codec import open_parcel
 from mq9cluster.machine.plain_send import PlainSends
@@ -85,8 +85,7 @@ class Machine:
 
     def ended_run(self, node: int) -> int:
         """The last run of `node` that was ended here; 0 for none."""
-        row = self.workspace.get(Family.GROUPS, keys.ended_run(node))
-        return int.from_bytes(row, "big") if row else 0
+        return self.workspace.ended_run(node)
 
     def apply(self, index: int, stamp_ms: int, commands: Sequence[Command]) -> Applied:
         """Apply entry `index` of the log. An entry that is in the state already changes nothing."""

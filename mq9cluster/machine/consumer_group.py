@@ -39,8 +39,6 @@ from mq9cluster.machine.rows import Group, HandOut, Mailbox, Run
 from mq9cluster.machine.search import Found, first_created_at, newest_visible_id, walk_open
 from mq9cluster.machine.workspace import Workspace
 
-NEVER_ID = 2**62  # no mailbox gets there; a row holds it
-
 
 def consumer_identity(command: FetchMessages) -> str:
     """Who holds: the named consumer, or the connection.
@@ -89,8 +87,7 @@ def fetch(ws: Workspace, command: FetchMessages) -> HandedOut:
 
 
 def _refuse_ended_run(ws: Workspace, owner: Owner) -> None:
-    row = ws.get(Family.GROUPS, keys.ended_run(owner.node))
-    if row is not None and owner.incarnation <= int.from_bytes(row, "big"):
+    if ws.is_ended(owner.node, owner.incarnation):
         raise Unavailable("this run of the node was ended")
 
 
@@ -118,8 +115,8 @@ def _new_group(ws: Workspace, mailbox: Mailbox, command: FetchMessages, old: Gro
         group.taken[priority].add_range(1, start - 1)
     ws.add_group(group)
     ws.changed.add(mailbox.ref)
-    if mailbox.retain_acked:
-        retention.retain_sweep(ws, mailbox)
+    if mailbox.retain_acked and (old or mailbox.groups == 1):
+        retention.retain_sweep(ws, mailbox)  # one more group beside others makes nothing done
     return group
 
 
@@ -128,7 +125,7 @@ def _starts(ws: Workspace, mailbox: Mailbox, command: FetchMessages) -> list[int
     if command.deliver == Deliver.EARLIEST:
         return [1] * keys.PRIORITIES
     if command.deliver == Deliver.FROM_ID:
-        return [min(command.from_value, NEVER_ID)] * keys.PRIORITIES
+        return [min(command.from_value, keys.NEVER_ID)] * keys.PRIORITIES
     if command.deliver == Deliver.FROM_TIME:
         at_ms = command.from_value * 1000
         return [
@@ -163,7 +160,8 @@ def _hand_out(
     if command.ack_wait_ms:
         handout.ack_wait_ms = command.ack_wait_ms
         _set_deadline(ws, mailbox, group, handout)
-    else:
+    elif command.owner not in group.owner_rows:
+        group.owner_rows.add(command.owner)
         ws.put(Family.GROUPS, keys.owner(command.owner) + group.prefix, mailbox.ref)
     ws.mark_handout(group, handout)
     return handout
@@ -229,7 +227,11 @@ def _holding(ws: Workspace, mailbox: Mailbox, group: Group, command: AckMessages
     Raises MessageNotFound.
     """
     msg_id, owner = command.msg_id, command.owner
-    active = next(iter(_with_message(group.active.values(), msg_id)), None)
+    # Whoever holds a message is the only active one that could: who had it before has given it
+    # back, and with it its place on the list, or is done with it, and then nobody holds it.
+    active = group.holder.get(msg_id)
+    if active is None:
+        active = next(iter(_with_message(group.active.values(), msg_id)), None)
     if active and active.owner == owner:
         return active
     # A connection speaks of what it was itself given, even if that has ended: only with its own

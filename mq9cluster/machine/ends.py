@@ -33,16 +33,14 @@ def _release_owner(ws: Workspace, key: bytes, ref: bytes) -> None:
     group = ws.group(mailbox, group_prefix[keys.PREFIX_BYTES : -1].decode())
     if group is None:
         return
+    group.owner_rows.discard(owner)
     for handout in [h for h in group.active.values() if h.owner == owner and not h.ack_wait_ms]:
         hand_outs.give_back(ws, mailbox, group, handout, "connection")
 
 
 def end_incarnation(ws: Workspace, node: int, incarnation: int) -> Done:
     """Refuse a node's runs up to this one, and release what they held, step by step."""
-    key = keys.ended_run(node)
-    row = ws.get(Family.GROUPS, key)
-    if row is None or int.from_bytes(row, "big") < incarnation:
-        ws.put(Family.GROUPS, key, incarnation.to_bytes(8, "big"))
+    ws.end_runs(node, incarnation)
     release(ws, *keys.owners_of_run(node, incarnation))
     return Done()
 

@@ -6,9 +6,27 @@ bit set, so that finding the next absent id is a few word operations whatever wa
 of order. Buckets are also the unit in which changes are stored.
 """
 
+from collections.abc import Iterator
+
 BUCKET_BITS = 12
 BUCKET_IDS = 1 << BUCKET_BITS
 _FULL = (1 << BUCKET_IDS) - 1
+
+
+def between(bucket: int, first: int, last: int) -> int:
+    """The ids first..last that belong to the bucket, as a bit set."""
+    base = bucket << BUCKET_BITS
+    low, high = max(first - base, 0), min(last - base, BUCKET_IDS - 1)
+    return ((1 << (high - low + 1)) - 1) << low if low <= high else 0
+
+
+def ids_of(bucket: int, bits: int) -> Iterator[int]:
+    """The ids in a bit set of the bucket, in order."""
+    base = bucket << BUCKET_BITS
+    while bits:
+        lowest = bits & -bits
+        yield base + lowest.bit_length() - 1
+        bits ^= lowest
 
 
 class IdSet:
@@ -26,6 +44,10 @@ class IdSet:
             return True
         bits = self.buckets.get(msg_id >> BUCKET_BITS, 0)
         return bool(bits >> (msg_id & (BUCKET_IDS - 1)) & 1)
+
+    def bits_of(self, bucket: int) -> int:
+        """The ids of a bucket that are in the set, as a bit set."""
+        return self.buckets.get(bucket, 0) | between(bucket, 0, self.floor - 1)
 
     def add_range(self, first: int, last: int) -> None:
         """Add first..last, both included."""

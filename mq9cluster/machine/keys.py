@@ -20,6 +20,7 @@ _DUE = struct.Struct(">QB")
 _OWNER = struct.Struct(">QQQ")
 
 PRIORITIES = 4
+NEVER_ID = 2**62  # no mailbox gets there; a row holds it
 DELAYED = 0xD0  # stands where the priority stands: after all that is visible
 
 AGENT_CARDS = b"C"

@@ -47,7 +47,8 @@ def would_change(ws: Workspace, command: FetchMessages) -> bool:
     """Whether a FETCH with a group is worth an entry of the log; raises MailboxNotFound.
 
     It is when the group is to be created or begun anew, when the consumer holds something already,
-    when something may be open, or when the group's use is to be recorded.
+    when something may be open, or when the group's use is to be recorded. Without tags no row is
+    looked at: an id that is neither done nor held may be a message, and applying closes it if not.
     """
     mailbox = _existing(ws, command.mailbox)
     group = ws.group(mailbox, command.group)
@@ -55,6 +56,9 @@ def would_change(ws: Workspace, command: FetchMessages) -> bool:
         return True
     if ws.now_ms - group.used_ms > GROUP_TOUCH_MS:
         return True
+    if not command.tags and command.resume == (0, 0):
+        lasts = zip(group.taken, mailbox.last_of, strict=True)
+        return any(taken.next_absent(1) <= last for taken, last in lasts)
     found = walk_open(ws, mailbox, group, command.tags, 1, command.resume)
     return bool(found.places) or found.resume is not None
 
@@ -94,6 +98,11 @@ def messages_at(ws: Workspace, ref: bytes, places: Iterable[tuple[int, int]]) ->
     if mailbox is None:
         return found
     for priority, first, last in rows.runs_of(list(places)):
+        if first == last:  # a scan for one row costs several times as much
+            row = ws.message_row(mailbox, keys.place(priority, first))
+            if row is not None and rows.is_visible(row, ws.now_ms):
+                found.append(rows.unpack_message(priority, first, row))
+            continue
         start, stop = keys.place(priority, first), keys.place(priority, last + 1)
         for key, row in ws.messages(mailbox, start, stop):
             if rows.is_visible(row, ws.now_ms):

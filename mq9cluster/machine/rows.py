@@ -377,7 +377,7 @@ class Group:
 
     __slots__ = (
         "active", "birth", "counts", "delays", "dirty", "done", "ended_seq", "handouts", "holder",
-        "mailbox_ref", "name", "prefix", "remembered", "seq", "start_ms", "taken",
+        "mailbox_ref", "name", "owner_rows", "prefix", "remembered", "seq", "start_ms", "taken",
         "unwritten", "used_ms",
     )  # fmt: skip
 
@@ -402,6 +402,7 @@ class Group:
         self.counts: dict[int, int] = {}  # deliveries that came back, by msg_id
         self.delays: dict[int, tuple[int, int]] = {}  # msg_id to (priority, open again at, ms)
         self.dirty = False
+        self.owner_rows: set[Owner] = set()  # owners that surely have a row that leads here
 
     def started_anew(self, mailbox: Mailbox) -> "Group":
         """The group with nothing done or held; what it handed out is remembered for late ACKs."""

@@ -18,6 +18,8 @@ MESSAGE_JSON_BYTES = 128  # field names, id, priority and time of one message in
 # What one FETCH looks at, so that a rare tag never stalls a shard; about 10 ms each.
 SEARCH_ROWS_MAX = 10_000
 SEARCH_BYTES_MAX = 32 << 20
+SINGLY_WANTED_MAX = 2  # messages of a FETCH that is worth reading ids one by one for
+SINGLE_READS_MAX = 4  # a scan costs about as much
 SEEK_IDS_MIN = 16  # ids held or done that cost more to read past than a new scan behind them
 
 
@@ -44,6 +46,8 @@ def walk_open(
     found, budget = Found([], [], None), _Budget(wanted)
     for priority in range(resume[0], keys.PRIORITIES):
         at = group.taken[priority].next_absent(resume[1] if priority == resume[0] else 0)
+        if wanted <= SINGLY_WANTED_MAX and not tags:
+            at = _look_singly(ws, mailbox, group, (priority, at), budget, found)
         while at <= mailbox.last_of[priority] and not budget.spent:
             at = _walk(ws, mailbox, group, (priority, at), tags, budget, found)
         if budget.spent:
@@ -62,6 +66,44 @@ class _Budget:
         self.rows = SEARCH_ROWS_MAX
         self.row_bytes = SEARCH_BYTES_MAX
         self.spent = False
+
+
+def _look_singly(
+    ws: Workspace,
+    mailbox: Mailbox,
+    group: Group,
+    start: tuple[int, int],
+    budget: _Budget,
+    found: Found,
+) -> int:
+    """Read the first open ids one by one; the id at which to go on. What comes of it is what a
+    walk would find: most FETCHes want one message, and it is there.
+    """
+    priority, at = start
+    last = mailbox.last_of[priority]
+    for _ in range(SINGLE_READS_MAX):
+        if at > last:
+            return at
+        row = ws.message_row(mailbox, keys.place(priority, at))
+        if row is None:
+            found.absent.append((priority, at, at))
+        else:
+            budget.rows -= 1
+            budget.row_bytes -= len(row)
+            if not rows.is_visible(row, ws.now_ms) or rows.created_ms_of(row) < group.start_ms:
+                found.absent.append((priority, at, at))
+            else:
+                budget.json_bytes -= json_bytes(row)
+                if budget.json_bytes < 0 and found.places:
+                    budget.spent = True
+                    return at
+                found.places.append((priority, at))
+                budget.messages -= 1
+                if not budget.messages:
+                    budget.spent = True
+                    return at + 1
+        at = group.taken[priority].next_absent(at + 1)
+    return at
 
 
 def _walk(

@@ -54,7 +54,7 @@ class Sessions:
         session = self._sessions.get(parcel.node)
         if parcel.node == 0:
             return None
-        if self._run_ended(parcel):
+        if self._ws.is_ended(parcel.node, parcel.incarnation):
             return [Refused(OutcomeUnknown("the proposal is from an ended run"))] * count
         if session is None or parcel.incarnation > session.incarnation:
             self._begin(parcel, session)
@@ -69,10 +69,6 @@ class Sessions:
             # Not "overloaded": a copy of it may be applied once there is room again.
             return [Refused(OutcomeUnknown("too many unconfirmed proposals"))] * count
         return None
-
-    def _run_ended(self, parcel: Parcel) -> bool:
-        row = self._ws.get(Family.GROUPS, keys.ended_run(parcel.node))
-        return row is not None and parcel.incarnation <= int.from_bytes(row, "big")
 
     def keep(self, parcel: Parcel, outcomes: list[Outcome]) -> None:
         """Remember what an applied parcel came to."""

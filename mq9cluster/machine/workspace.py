@@ -6,6 +6,7 @@ back once an entry, however many commands touched them. The caches hold nothing 
 not say: a machine started anew behaves the same.
 """
 
+from bisect import insort
 from collections.abc import Iterator
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -17,8 +18,10 @@ from mq9cluster.machine.rows import Group, HandOut, Mailbox, Shard
 
 if TYPE_CHECKING:
     from mq9cluster.domain.registry import AgentChange
+    from mq9cluster.machine.retention import Behind
 
 MAILBOXES_CACHED_MAX = 8_192  # about 1 kB each
+NAMED_MAILBOXES_MAX = 64  # with up to a thousand groups each
 GROUPS_CACHED_MAX = 4_096  # small while little is held
 HELD_COUNTED_EVERY = 64  # entries: the count looks at every cached group
 HELD_CACHED_MAX = 400_000  # about 150 bytes each, all groups together
@@ -43,10 +46,12 @@ class Workspace:
         self.due_done_ms = 0  # nothing due before this is left
         self._mailboxes: dict[bytes, Mailbox | None] = {}
         self._groups: dict[bytes, Group | None] = {}
-        self._group_names: dict[bytes, list[str]] = {}  # by mailbox, for this entry
+        self._group_names: dict[bytes, list[str]] = {}  # by mailbox, where they were asked for
+        self.behind: dict[bytes, dict[int, Behind]] = {}  # by mailbox and priority (see retention)
         self._dirty_mailboxes: list[Mailbox] = []
         self._dirty_groups: list[Group] = []
         self._pending_mailboxes: list[Mailbox] = []
+        self._ended_runs: dict[int, int] = {}  # by node, as far as asked for
 
     # --- an entry's frame ------------------------------------------------------------------------
 
@@ -59,7 +64,6 @@ class Workspace:
         self.changed = set()
         self.agents = []
         self.reindexed.clear()
-        self._group_names.clear()
 
     def finish(self) -> Writes:
         """Write back what changed, with the applied index beside it."""
@@ -112,6 +116,9 @@ class Workspace:
         if len(self._groups) > GROUPS_CACHED_MAX:
             for key_prefix in list(islice(self._groups, GROUPS_CACHED_MAX // 2)):
                 del self._groups[key_prefix]
+        if len(self._group_names) > NAMED_MAILBOXES_MAX:
+            self._group_names.clear()
+            self.behind.clear()
         if self.index % HELD_COUNTED_EVERY == 0 and self._held_cached() > HELD_CACHED_MAX:
             self._groups.clear()
 
@@ -242,6 +249,26 @@ class Workspace:
             return committed
         return _overlay(committed, mailbox.pending, start, end, reverse=reverse)
 
+    # --- runs of nodes ---------------------------------------------------------------------------
+
+    def ended_run(self, node: int) -> int:
+        """The last run of `node` that was ended here; 0 for none. Asked for every parcel."""
+        ended = self._ended_runs.get(node)
+        if ended is None:
+            row = self.get(Family.GROUPS, keys.ended_run(node))
+            ended = self._ended_runs[node] = int.from_bytes(row, "big") if row else 0
+        return ended
+
+    def is_ended(self, node: int, incarnation: int) -> bool:
+        """Whether this run of `node` was ended here."""
+        return 0 < self.ended_run(node) >= incarnation
+
+    def end_runs(self, node: int, incarnation: int) -> None:
+        """Refuse the node's runs up to this one from now on."""
+        if incarnation > self.ended_run(node):
+            self._ended_runs[node] = incarnation
+            self.put(Family.GROUPS, keys.ended_run(node), incarnation.to_bytes(8, "big"))
+
     # --- groups ----------------------------------------------------------------------------------
 
     def group(self, mailbox: Mailbox, name: str) -> Group | None:
@@ -266,26 +293,33 @@ class Workspace:
         if old:
             old.dirty = False
         self._groups[group.prefix] = group
-        self._group_names.pop(group.prefix[: keys.PREFIX_BYTES], None)
+        mailbox_prefix = group.prefix[: keys.PREFIX_BYTES]
+        self.behind.pop(mailbox_prefix, None)
+        names = self._group_names.get(mailbox_prefix)
+        if names is not None and group.name not in names:
+            insort(names, group.name, key=str.encode)
         self.put(Family.GROUPS, group.header_key(), group.pack())  # so that group_names sees it
         self.mark_group(group)
 
     def forget_group(self, group: Group) -> None:
         """Remove the group and all its rows."""
         self._groups[group.prefix] = None
+        self.behind.pop(group.prefix[: keys.PREFIX_BYTES], None)
         self._group_names.pop(group.prefix[: keys.PREFIX_BYTES], None)
         group.dirty = False
         self.drop(Family.GROUPS, group.prefix)
 
     def forget_groups_of(self, mailbox: Mailbox) -> None:
         """Drop cached groups of a mailbox that is gone."""
+        self.behind.pop(mailbox.prefix, None)
+        self._group_names.pop(mailbox.prefix, None)
         for key_prefix in [key for key in self._groups if key.startswith(mailbox.prefix)]:
             group = self._groups.pop(key_prefix)
             if group:
                 group.dirty = False
 
     def group_names(self, mailbox: Mailbox) -> list[str]:
-        """The names of all groups of the mailbox; looked up once an entry."""
+        """The names of all groups of the mailbox."""
         names = self._group_names.get(mailbox.prefix)
         if names is None:
             names = self._group_names[mailbox.prefix] = self._look_up_group_names(mailbox)

@@ -1,6 +1,7 @@
 """Entries: determinism, replay, refusals, shard time and bounded work (docs/architecture.md)."""
 
 import os
+import random
 import subprocess
 import sys
 from pathlib import Path
@@ -10,12 +11,13 @@ import pytest
 from mq9cluster.domain import command as c
 from mq9cluster.domain.address import mailbox_ref
 from mq9cluster.domain.errors import MailboxNotFound, Unavailable
-from mq9cluster.domain.limits import HANDOUTS_REMEMBERED_MAX
+from mq9cluster.domain.limits import GROUPS_PER_MAILBOX_MAX, HANDOUTS_REMEMBERED_MAX
 from mq9cluster.domain.message import Priority
 from mq9cluster.domain.outcome import Done, HandedOut, MailboxCreated, MessageStored, Refused
 from mq9cluster.domain.ports import Family
 from mq9cluster.machine import due, keys, retention, search
 from mq9cluster.machine.due import DUE_WORK_MAX
+from mq9cluster.machine.rows import Group, Mailbox
 from tests.property import workload
 from tests.property.machine_shard import MachineShard
 from tests.property.memory_view import MemoryView
@@ -431,6 +433,72 @@ def test_an_ack_in_a_retaining_mailbox_looks_for_its_groups_once(machine: Machin
     for group in groups[1:]:
         assert len(machine.query(BOX, limit=200)) == 200
         machine.apply(START_MS, c.AckMessages(BOX, group, 200, owner(1)))
+    assert machine.query(BOX) == []
+
+
+def _acking(machine: MachineShard, groups: list[str], last: int) -> int:
+    """Each group acknowledges up to `last`, in this order; how often groups were looked at."""
+    ws, looked_at = machine.machine.workspace, 0
+    group_of = ws.group
+
+    def counted(mailbox: Mailbox, name: str) -> Group | None:
+        nonlocal looked_at
+        looked_at += 1
+        return group_of(mailbox, name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ws, "group", counted)
+        for group in groups:
+            machine.apply(START_MS, c.AckMessages(BOX, group, last, owner(1)))
+    return looked_at
+
+
+@pytest.mark.parametrize("order", ["in order", "backwards", "shuffled"])
+def test_an_ack_in_a_retaining_mailbox_looks_at_few_of_a_thousand_groups(
+    machine: MachineShard, order: str
+) -> None:
+    machine.entry(START_MS, [c.CreateMailbox(BOX, retain_acked=True)])
+    machine.entry(START_MS, [c.SendMessage(BOX, b"")] * 3)
+    groups = [f"g{number}" for number in range(GROUPS_PER_MAILBOX_MAX)]
+    fetch = c.FetchMessages(BOX, "", owner(1), deliver=c.Deliver.EARLIEST)
+    before = machine.store.rows_read
+    for group in groups:
+        machine.apply(START_MS, fetch._replace(group=group))
+    assert machine.store.rows_read - before < 15 * len(groups)  # what a FETCH reads in any mailbox
+    if order == "backwards":
+        groups.reverse()
+    elif order == "shuffled":
+        random.Random(7).shuffle(groups)
+    for last in (1, 2, 3):
+        assert ids(machine.query(BOX)) == list(range(last, 4))
+        before = machine.store.rows_read
+        looked_at = _acking(machine, groups[:-1], last)
+        assert ids(machine.query(BOX)) == list(range(last, 4))
+        looked_at += _acking(machine, groups[-1:], last)
+        assert looked_at < 30 * len(groups)  # log2 of a thousand, twice, and some
+        assert machine.store.rows_read - before < 10 * len(groups)
+    assert machine.query(BOX) == []
+
+
+def test_what_is_known_of_groups_behind_is_forgotten_when_one_comes_or_begins_anew(
+    machine: MachineShard,
+) -> None:
+    machine.entry(START_MS, [c.CreateMailbox(BOX, retain_acked=True)])
+    machine.entry(START_MS, [c.SendMessage(BOX, b"")] * 4)
+    fetch = c.FetchMessages(BOX, "a", owner(1), deliver=c.Deliver.EARLIEST)
+    machine.entry(START_MS, [fetch, fetch._replace(group="b")])
+    machine.apply(START_MS, c.AckMessages(BOX, "a", 4, owner(1)))
+    machine.apply(START_MS, c.AckMessages(BOX, "b", 1, owner(1)))
+    assert ids(machine.query(BOX)) == [2, 3, 4]
+    machine.apply(START_MS, fetch._replace(group="c"))
+    machine.apply(START_MS, c.AckMessages(BOX, "b", 2, owner(1)))
+    assert ids(machine.query(BOX)) == [2, 3, 4]
+    machine.apply(START_MS, c.AckMessages(BOX, "c", 4, owner(1)))
+    assert ids(machine.query(BOX)) == [3, 4]
+    machine.apply(START_MS, fetch._replace(force=True))
+    machine.apply(START_MS, c.AckMessages(BOX, "b", 4, owner(1)))
+    assert ids(machine.query(BOX)) == [3, 4]
+    machine.apply(START_MS, c.AckMessages(BOX, "a", 4, owner(1)))
     assert machine.query(BOX) == []
 
 
