@@ -20,7 +20,7 @@ from chaos.janitor import Janitor
 RESTART_S: Final = 1.0  # what a supervisor waits before it starts a node again
 LOOK_S: Final = 0.5
 ANSWER_S_MAX: Final = 2.0
-KILLED: Final = -signal.SIGKILL
+DUPLICATE_WINDOW_S: Final = 3600  # a SEND of the first minute can be repeated at the end
 
 Told = Callable[..., None]  # (what, **facts): an event for the history
 
@@ -124,6 +124,7 @@ class FaultyCluster:
                 peer_listen=f"{place.host}:{place.peers}",
                 shards=shards,
                 lame_duck=1,
+                duplicate_window=DUPLICATE_WINDOW_S,
             )
             for name, place in places.items()
         ]

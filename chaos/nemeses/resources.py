@@ -1,10 +1,11 @@
 """Too little memory, too few files."""
 
+import asyncio
 import contextlib
 import os
 import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
 from chaos.cluster.nodes import FaultyNode
@@ -12,8 +13,10 @@ from chaos.machine import MEMORY, MEMORY_GROUPS
 from chaos.nemeses.scene import Scene
 
 UNLIMITED = -1
-GROWTH_BYTES = 4 << 20  # what a node has when it is limited is not counted, what it then wants is
+GROWTH_BYTES = 1 << 20  # what a node has when it is limited is not counted, what it then wants is
 FILES_SPARE = 2
+CROWD_OVER_FILES, CROWD_OVER_MEMORY = 20, 400
+CROWD_S = 1.0
 
 
 class Descriptors:
@@ -33,10 +36,34 @@ class Descriptors:
                 files = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
                 limits = (min(files + FILES_SPARE, before[1]), before[1])
                 resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
-                await scene.wait(scene.rng.uniform(2, 6))
+                async with _crowd(victim, CROWD_OVER_FILES):
+                    await scene.wait(scene.rng.uniform(2, 6))
                 with contextlib.suppress(ProcessLookupError):
                     resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
             await scene.recover()
+
+
+@asynccontextmanager
+async def _crowd(victim: FaultyNode, count: int) -> AsyncIterator[None]:
+    """So many more clients, as far as they are let in: they want files and memory."""
+
+    async def come() -> asyncio.StreamWriter | None:
+        try:
+            async with asyncio.timeout(CROWD_S):
+                reader, writer = await asyncio.open_connection(victim.host, victim.port)
+                writer.write(b"CONNECT {}\r\nSUB crowd.* 1\r\nPING\r\n")
+                await reader.readline()
+        except OSError:  # TimeoutError is one
+            return None
+        return writer
+
+    there = await asyncio.gather(*(come() for _ in range(count)))
+    try:
+        yield
+    finally:
+        for writer in there:
+            if writer is not None:
+                writer.transport.abort()
 
 
 class Memory:
@@ -51,7 +78,8 @@ class Memory:
         while not scene.over:
             victim = await scene.leader()
             with scene.fault(self.name, [victim], lost=True), self._limited(scene, victim):
-                await scene.wait(scene.rng.uniform(3, 6))
+                async with _crowd(victim, CROWD_OVER_MEMORY):
+                    await scene.wait(scene.rng.uniform(3, 6))
             await scene.recover()
 
     @contextmanager
