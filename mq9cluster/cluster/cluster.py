@@ -424,6 +424,8 @@ class Cluster:
             flags |= Flag.LEADS_META
         if self.draining:
             flags |= Flag.DRAINING
+        if self._leading.disk_is_slow:
+            flags |= Flag.SLOW_DISK
         return flags
 
     def on_ping(self, peer: str, flags: Flag, silent_ms: int) -> None:

@@ -256,6 +256,11 @@ class Durability:
         """
         return self._costs.inline
 
+    @property
+    def sync_floor_s(self) -> float:
+        """What even the quickest of the last syncs took; 0 where the disk is fast or unknown."""
+        return self._costs.floor_s
+
     # ------------------------------------------------------------------ a turn
 
     def _schedule(self) -> None:
@@ -502,6 +507,11 @@ class _SyncCosts:
         self.inline = True
         self._average_s = 0.0
         self._recent: deque[float] = deque(maxlen=COSTS_REMEMBERED)
+
+    @property
+    def floor_s(self) -> float:
+        known = not self.inline and len(self._recent) == COSTS_REMEMBERED
+        return min(self._recent) if known else 0.0
 
     def add(self, took_s: float) -> None:
         if self.inline:

@@ -2,12 +2,14 @@
 should have none.
 
 Made by `cluster`, which calls `watch` four times a second and `hand_over` before it leaves. A node
-whose clock is off the median stamps no entries, so it does not lead; a shard belongs to the first
-of its replicas once that one was well for a while.
+whose clock is off the median stamps no entries, so it does not lead. One whose disk is slow leads
+nothing that a node with a quicker one could: a leader's own sync holds up what its shards gather.
+Otherwise a shard belongs to the first of its replicas once that one was well for a while.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from mq9cluster.cluster.clocks import ClusterClock
@@ -19,6 +21,11 @@ from mq9cluster.cluster.raft_engine import RaftEngine
 from mq9cluster.cluster.replica import Replica
 
 BALANCE_S: Final = 3.0  # a shard's preferred leader must have been well for so long
+
+SLOW_DISK_S: Final = 0.02  # even the quickest of some syncs: no heartbeat is late yet, clients are
+QUICK_DISK_S: Final = 0.005  # and only then it counts as quick again
+
+_log = logging.getLogger(__name__)
 
 
 class Leading:
@@ -42,6 +49,7 @@ class Leading:
         self._loop = asyncio.get_running_loop()
         self._flags: dict[str, Flag] = {}
         self._well_since_s: dict[str, float] = {}
+        self.disk_is_slow = False
 
     # --- what is known of the others -------------------------------------------------------------
 
@@ -64,6 +72,11 @@ class Leading:
         ahead_ms = self._peers.clock_offset_ms(peer)
         return self.is_well(peer) and ahead_ms is not None and self._clock.near_median(ahead_ms)
 
+    def _should_lead(self, peer: str) -> bool:
+        """Whether nothing speaks against it."""
+        slow = self._flags.get(peer, Flag(0)) & Flag.SLOW_DISK
+        return not slow and self._could_lead(peer)
+
     # --- moving leaderships ----------------------------------------------------------------------
 
     def watch_clocks(self) -> None:
@@ -75,15 +88,29 @@ class Leading:
 
     def watch(self, replicas: Iterable[Replica]) -> None:
         """Let go of what this node should not lead."""
+        self._watch_disk()
         if not self._clock.may_lead:
             self.hand_over()
+        elif self.disk_is_slow:
+            self._hand_over_to(self._should_lead)
         self._balance(replicas)
+
+    def _watch_disk(self) -> None:
+        floor_s = self._durability.sync_floor_s
+        slow = floor_s > (QUICK_DISK_S if self.disk_is_slow else SLOW_DISK_S)
+        if slow != self.disk_is_slow:
+            self.disk_is_slow = slow
+            event = "the disk is slow" if slow else "the disk is quick again"
+            _log.warning(event, extra={"sync_ms": round(floor_s * 1000, 1)})
 
     def hand_over(self) -> bool:
         """Transfer what this node leads; whether it still leads anything that another could."""
+        return self._hand_over_to(self._could_lead)
+
+    def _hand_over_to(self, fit: Callable[[str], bool]) -> bool:
         left = False
         for number, (group, engine) in self._groups.items():
-            peer = next((n for n in self._replicas_of(number) if self._could_lead(n)), "")
+            peer = next((n for n in self._replicas_of(number) if fit(n)), "")
             if engine.is_leader and peer:
                 left = True
                 self._transfer(engine, group, peer)
@@ -104,7 +131,7 @@ class Leading:
         """Hand each shard to the node that should lead it, once that one was well for a while."""
         now_s = self._loop.time()
         for name in self._peers.names:
-            if self._could_lead(name):
+            if self._should_lead(name):
                 self._well_since_s.setdefault(name, now_s)
             else:
                 self._well_since_s.pop(name, None)

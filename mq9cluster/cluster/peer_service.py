@@ -22,7 +22,7 @@ from mq9cluster.domain.ports import Clock
 
 UNHEARD_S_MAX: Final = 2.0  # twice what the peer itself waits: it ends its streams first
 ROUTE_FRAMES_A_TURN: Final = 256  # a peer that tells all its interest sends thousands at once
-_FLAGS: Final = Flag.LEADS_META | Flag.DRAINING
+_FLAGS: Final = Flag.LEADS_META | Flag.DRAINING | Flag.SLOW_DISK
 
 
 class _Session:

@@ -40,6 +40,7 @@ class Flag(IntFlag):
 
     LEADS_META = 1
     DRAINING = 2
+    SLOW_DISK = 4
 
 
 class PeerHandler(Protocol):
