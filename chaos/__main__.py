@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Final
 
 from chaos import machine
+from chaos.cells import Cell, Result
 from chaos.checkers.verdict import NAMED_MAX, Verdict
 from chaos.janitor import Janitor
 from chaos.matrix import NEMESES, BadMatrix, read_matrix
 from chaos.report.table import page
-from chaos.run import Cell, Play, Result
+from chaos.run import Play
 
 RUNS: Final = Path("build/chaos")
 VIOLATION_CHARS_MAX: Final = 400  # the page has all of it

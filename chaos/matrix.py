@@ -5,10 +5,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from chaos.cells import WORKLOADS, Cell
 from chaos.nemeses import clocks, corruption, disks, failpoints, partitions, processes, resources
 from chaos.nemeses.mixed import Mixed
 from chaos.nemeses.scene import Nemesis
-from chaos.run import WORKLOADS, Cell
 
 FILE: Final = Path(__file__).with_name("matrix.toml")
 

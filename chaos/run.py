@@ -10,14 +10,14 @@ import shutil
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
 from chaos import machine
+from chaos.cells import HEALED_S_MAX, WORKLOADS, Cell, Result
 from chaos.checkers.availability import judge_healing, judge_outages
 from chaos.checkers.growth import judge_growth
 from chaos.checkers.replicas import all_equal, apart, judge_answers
@@ -25,9 +25,6 @@ from chaos.checkers.verdict import Verdict
 from chaos.clients.connection import Caller, Stage
 from chaos.clients.mailboxes import Mailboxes
 from chaos.clients.probes import Probes
-from chaos.clients.registers import Registers
-from chaos.clients.registry import Registry
-from chaos.clients.timers import Timers
 from chaos.clients.workload import Workload
 from chaos.cluster.network import Loopback, Namespaces, Network
 from chaos.cluster.nodes import FaultyCluster
@@ -46,69 +43,6 @@ LOST_S_MAX: Final = 20.0  # patience with nodes that may have lost what they nee
 QUIET_S: Final = 0.5  # between two looks at replicas
 COMPARED_MAX: Final = 1000  # messages of a mailbox, asked of every node
 DISK_MIB: Final = 512
-HEALED_S_MAX: Final = 60.0  # a hard limit; what was measured is in the report
-
-LOSS: Final = ("mailboxes", "nodes")  # whose violations show that something was lost
-
-WORKLOADS: Final[Mapping[str, Callable[[Stage], Workload]]] = {
-    "mailboxes": Mailboxes,
-    "registers": Registers,
-    "timers": Timers,
-    "registry": Registry,
-}
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """A nemesis and the workloads it is played against."""
-
-    name: str
-    nemesis: str
-    workloads: tuple[str, ...]
-    seconds: float
-    nodes: int = 3
-    shards: int = 4
-    log_entries_kept: int = 0  # 0: as many as the product keeps
-    healed_s_max: float = HEALED_S_MAX
-    outage_s_max: float = 0.0  # of nine faults in ten; 0: only measured
-    unsynced: bool = False  # nodes skip every fsync: then something must be found lost
-    soak: bool = False  # memory and open files are judged
-
-
-@dataclass(slots=True)
-class Result:
-    """What a cell came to."""
-
-    cell: Cell
-    seed: str
-    verdicts: list[Verdict] = field(default_factory=list)
-    operations: int = 0
-    unknown: int = 0
-    refused: int = 0
-    faults: int = 0
-    outage_s: float = 0.0
-    outages_s: list[float] = field(default_factory=list)
-    whole_s: float = 0.0
-    recoveries_s: list[float] = field(default_factory=list)
-    took_s: float = 0.0
-    folder: Path = Path()
-
-    @property
-    def title(self) -> str:
-        """The cell's name."""
-        return self.cell.name
-
-    @property
-    def violations(self) -> list[str]:
-        """All of them, each with its checker's name."""
-        return [f"{one.checker}: {text}" for one in self.verdicts for text in one.violations]
-
-    @property
-    def right(self) -> bool:
-        """Whether every checker is content; of a build that does not sync, whether one is not."""
-        if self.cell.unsynced:
-            return any(one.checker in LOSS and one.violations for one in self.verdicts)
-        return not self.violations
 
 
 class Play:
@@ -129,7 +63,7 @@ class Play:
         self._janitor = janitor
         self._began = time.monotonic()
         self.events: list[Event] = []
-        self._workloads: list[Workload] = []
+        self._workloads = list[Workload]()
         self._extra: list[Verdict] = []
         self._fragile: dict[str, FragileDisk] = {}
         self._shimmed: dict[str, Shim] = {}

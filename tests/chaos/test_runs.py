@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 
 from chaos import machine
+from chaos.cells import Result
 from chaos.janitor import Janitor
 from chaos.matrix import NEMESES, read_matrix
-from chaos.run import Play, Result
+from chaos.run import Play
 
 SHORT_S = 4.0
 WAIT_S_MAX = 60.0
