@@ -5,11 +5,8 @@ meanwhile, and must cost nothing.
 """
 
 import argparse
-import shutil
-import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,10 +14,10 @@ from pathlib import Path
 
 from rich.console import Console
 
-from bench import loadgen, report
-from bench.loadgen import BUILD_DIR, LoadFailed, LoadGenerator
-from bench.run import interrupt
-from bench.servers import Fleet, ServerFailed, mq9_fleet
+from bench import loadgen
+from bench.harness import measure
+from bench.loadgen import LoadGenerator
+from bench.servers import Fleet, mq9_fleet
 
 CORE_SHARE_MAX = 0.03
 SETTLE_SECONDS = 3.0  # elections, first compactions
@@ -30,26 +27,17 @@ WAIT_MS_MAX = 300_000  # a FETCH waits no longer
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when every node stays below its share of a core."""
     options = _parse(arguments)
-    console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, interrupt)
-    BUILD_DIR.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=BUILD_DIR))
-    try:
-        console.print(report.circumstances(home).line())
-        program = loadgen.build()
-        with mq9_fleet(home, options.nodes).running() as fleet:
-            with _waiting(LoadGenerator(program, fleet.ports[:1]), options.waiting):
-                shares = _shares(fleet, options.seconds)
-            for server, share in zip(fleet.servers, shares, strict=True):
-                rss = server.rss_bytes() / 2**20
-                console.print(f"{server.name}: {100 * share:.2f} % of a core, RSS {rss:.0f} MiB")
-    except (LoadFailed, ServerFailed) as error:
-        console.print(f"[red]idle: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    return measure("idle", lambda home, console: _idle(options, home, console))
+
+
+def _idle(options: argparse.Namespace, home: Path, console: Console) -> int:
+    program = loadgen.build()
+    with mq9_fleet(home, options.nodes).running() as fleet:
+        with _waiting(LoadGenerator(program, fleet.ports[:1]), options.waiting):
+            shares = _shares(fleet, options.seconds)
+        for server, share in zip(fleet.servers, shares, strict=True):
+            rss = server.rss_bytes() / 2**20
+            console.print(f"{server.name}: {100 * share:.2f} % of a core, RSS {rss:.0f} MiB")
     return 0 if max(shares) <= CORE_SHARE_MAX else 1
 
 

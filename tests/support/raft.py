@@ -7,7 +7,7 @@ from typing import NamedTuple
 from mq9cluster.cluster.engine import HardState, LogEntry, Members, Ready
 from mq9cluster.cluster.raft_engine import RaftEngine
 from mq9cluster.cluster.raft_rules import Timing
-from mq9cluster.cluster.raft_wire import RaftMessage, VoteReply, decode, encode
+from mq9cluster.cluster.raft_wire import AppendReply, RaftMessage, VoteReply, decode, encode
 
 TIMING = Timing(heartbeat_ms=100, election_ms_min=600, election_ms_max=1200)
 
@@ -181,3 +181,22 @@ class Replica:
             found += some
             self.engine.applied(some[-1].index)
         return found
+
+
+def ok(term: int, index: int, round_: int = 0) -> AppendReply:
+    return AppendReply(term, round_, ok=True, index=index, hint_index=0, hint_term=0)
+
+
+def no(term: int, index: int, hint_index: int, hint_term: int) -> AppendReply:
+    return AppendReply(term, 0, ok=False, index=index, hint_index=hint_index, hint_term=hint_term)
+
+
+def leader_of(voters: str = "abc", **given: object) -> Replica:
+    """A leader whose no-op everyone has acknowledged."""
+    leader = Replica(voters=voters, **given)
+    leader.lead()
+    for peer in voters[1:]:
+        leader.hear(peer, ok(leader.engine.term, leader.log.last_index()))
+    leader.work()
+    leader.committed()
+    return leader
