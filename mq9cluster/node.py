@@ -168,7 +168,15 @@ class Node(MemberEvents):
         self.on_members()
         self._start_scrubbing(store, durability)
         self._view.parts = Parts(
-            store, durability, cluster, router, mailboxes, exchange, settings, listener
+            store,
+            durability,
+            cluster,
+            router,
+            mailboxes,
+            self._checks,
+            exchange,
+            settings,
+            listener,
         )
 
     async def _join(self, store: Store, durability: Durability, searchable: Searchable) -> Cluster:

@@ -37,6 +37,7 @@ from mq9cluster.domain.measures import LATENCY_BOUNDS_S, SIZE_BOUNDS, Histogram
 from mq9cluster.domain.ports import Clock
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.listener import Listener
+from mq9cluster.gateway.password_checks import PasswordChecks
 from mq9cluster.gateway.session import Session
 from mq9cluster.gateway.settings import Settings
 from mq9cluster.storage.store import Store
@@ -62,6 +63,7 @@ class Parts:
     cluster: Cluster
     router: Router
     mailboxes: Mailboxes
+    checks: PasswordChecks
     exchange: Exchange
     settings: Settings
     listener: Listener
@@ -114,7 +116,7 @@ class View:
             http_port=self.http_port,
             started_ms=self._started_ms,
             connections_max=settings.connections_max,
-            payload_bytes_max=config.payload_bytes_max,
+            payload_bytes_max=settings.payload_bytes_max if parts else config.payload_bytes_max,
             pending_bytes_max=settings.pending_bytes_max,
             control_line_bytes_max=settings.control_line_bytes_max,
             ping_interval_s=settings.ping_interval_s,
@@ -139,6 +141,9 @@ class View:
             else (),
             websocket_host=config.ws_listen.host if config.ws_listen else "",
             websocket_port=parts.listener.ws_port if parts else 0,
+            auth_required=parts.listener.auth_required if parts else False,
+            tls_required=config.tls is not None and config.tls.handshake != "optional",
+            tls_verify=config.tls is not None and config.tls.verify != "no",
         )
 
     @property
@@ -254,6 +259,7 @@ class View:
         yield Level("mq9_ready", "1 while this node serves clients.", self.phase is Phase.SERVING)
         if self.parts is not None:
             yield from _gateway_readings(self.parts.listener)
+            yield from _access_readings(self.parts.listener, self.parts.checks)
             yield from _router_readings(self.parts.router)
             text = "FETCHes refused because too many of their client waited."
             refused = self.parts.mailboxes.waiting_refused
@@ -339,6 +345,7 @@ def _connection(
         )
         for one in (session.subscriptions.values() if with_subjects else ())
     ]
+    tls = session.tls_cipher
     return ConnectionFacts(
         cid=session.connection,
         ip=session.peer[0],
@@ -357,6 +364,10 @@ def _connection(
         version=options.version,
         subscribed=subscribed,
         over_websocket=session.over_websocket,
+        account=session.account,
+        user=session.identity.user,
+        tls_version=tls[1].removeprefix("TLSv") if tls else "",
+        tls_cipher=tls[0] if tls else "",
     )
 
 
@@ -384,6 +395,23 @@ def _gateway_readings(listener: Listener) -> Iterator[Reading]:
     for why, value in (("pending", totals.over_pending), ("deadline", totals.over_deadline)):
         text = "Clients cut off because they did not read, by the limit they were over."
         yield Counted("mq9_slow_consumers_total", text, value, (("limit", why),))
+
+
+def _access_readings(listener: Listener, checks: PasswordChecks) -> Iterator[Reading]:
+    totals = listener.totals
+    for name, text, value in (
+        ("permission_violations", "What users tried and may not.", totals.permission_violations),
+        ("tls_failures", "TLS handshakes of clients that failed.", totals.tls_failures),
+        ("password_checks", "Passwords compared with a hash.", checks.checked),
+        ("password_checks_refused", "Logins that found no room to wait.", checks.refused),
+    ):
+        yield Counted(f"mq9_{name}_total", text, value)
+    for account, use in listener.seats.accounts.items():
+        labels = (("account", account),)
+        text = "Connections of an account to this node."
+        yield Level("mq9_account_connections", text, use.connections, labels)
+        text = "Subscriptions of an account at this node."
+        yield Level("mq9_account_subscriptions", text, use.subscriptions, labels)
 
 
 def _router_readings(router: Router) -> Iterator[Reading]:

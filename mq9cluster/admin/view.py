@@ -49,6 +49,9 @@ class ServerFacts:
     cluster_urls: Sequence[str]  # of the other nodes
     websocket_host: str
     websocket_port: int  # 0: there is no such listener
+    auth_required: bool = False
+    tls_required: bool = False
+    tls_verify: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,10 @@ class ConnectionFacts:
     version: str
     subscribed: "Sequence[SubscriptionFacts]" = ()
     over_websocket: bool = False
+    account: str = ""
+    user: str = ""  # or public nkey; never a token
+    tls_version: str = ""  # "": in clear
+    tls_cipher: str = ""
 
 
 class SubscriptionFacts(NamedTuple):
