@@ -173,6 +173,7 @@ class Node(MemberEvents):
             cluster,
             router,
             mailboxes,
+            search,
             self._checks,
             exchange,
             settings,

@@ -11,6 +11,7 @@ from enum import StrEnum
 from importlib.metadata import version
 from typing import TypeVar
 
+from mq9cluster import search_view
 from mq9cluster.admin.view import (
     ClusterFacts,
     ConnectionFacts,
@@ -28,6 +29,7 @@ from mq9cluster.admin.view import (
 )
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
+from mq9cluster.broker.search_side import SearchSide
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.shard import Shard
@@ -63,6 +65,7 @@ class Parts:
     cluster: Cluster
     router: Router
     mailboxes: Mailboxes
+    search: SearchSide
     checks: PasswordChecks
     exchange: Exchange
     settings: Settings
@@ -201,6 +204,7 @@ class View:
             cluster_id=parts.store.cluster_id,
             nodes=[self._node(name, parts.cluster) for name in sorted(parts.cluster.me.addresses)],
             shards=[self._shard(shard, parts.cluster) for shard in count],
+            embedders=search_view.embedders(parts.search),
         )
 
     def state_hashes(self) -> Mapping[str, tuple[int, str]]:
@@ -265,6 +269,7 @@ class View:
             refused = self.parts.mailboxes.waiting_refused
             yield Counted("mq9_waiting_fetches_refused_total", text, refused)
             yield from _shard_readings(self.parts.cluster.shards.all)
+            yield from search_view.readings(self.parts.search)
             yield from _peer_readings(self.parts.cluster)
             yield from _disk_readings(self.parts.durability, self.parts.store)
             yield from _snapshot_readings(self.parts.cluster.snapshots.counts)

@@ -154,12 +154,28 @@ class ShardFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbedderFacts:
+    """By what agents are found: ids of the cluster's embedders, "" for none.
+
+    `codes` are those of which this node's search holds vectors; `differs` says how this node's own
+    embedders are not the cluster's.
+    """
+
+    concept: str = ""
+    model: str = ""
+    following: str = ""
+    codes: Sequence[str] = ()
+    differs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterFacts:
     """The cluster, as this node sees it."""
 
     cluster_id: str
     nodes: Sequence[NodeFacts]
     shards: Sequence[ShardFacts]
+    embedders: EmbedderFacts = EmbedderFacts()
 
 
 class Counted(NamedTuple):
