@@ -11,11 +11,12 @@ from chaos.checkers.verdict import Verdict
 
 HEAD = """# What the chaos suite found last
 
-{day}, {cores} cores, Linux {kernel}, Python {python}. Each line is one run: requests of clients, those whose outcome nobody knows, those refused, faults, the longest silence
-any of 16 probes saw, the longest wait for full service after a fault ended, and what the checkers
-looked at. Replay: `make chaos ARGS="--cell NAME --seed SEED"`.
+{day}, {cores} cores, Linux {kernel}, Python {python}. Each line is one run: requests of
+clients, those whose outcome nobody knows, those refused, faults, the longest silence any of 16
+probes saw, the longest wait for full service after a fault ended, and what the checkers looked at.
+Replay: `make chaos ARGS="--cell NAME --seed SEED"`.
 
-| cell | seed, revision | requests | unknown | refused | faults | outage | healing | judged | verdict |
+| cell | seed, revision | requests | unknown | refused | faults | outage | healing | judged | |
 |---|---|---|---|---|---|---|---|---|---|
 """
 
@@ -67,8 +68,9 @@ def _line(one: Played, revision: str) -> str:
     found = "; ".join(f"{len(v.violations)} of {v.checker}" for v in one.verdicts if v.violations)
     verdict = "right" if one.right else "**WRONG**"
     return (
-        f"| {one.title} | {one.seed}, {revision} | {one.operations:,} | {one.unknown:,} | {one.refused:,} | "
-        f"{one.faults} | {one.outage_s:.1f} s | {healing:.1f} s | {looked} | "
+        f"| {one.title} | {one.seed}, {revision} | "
+        f"{one.operations:,} | {one.unknown:,} | {one.refused:,} | {one.faults} | "
+        f"{one.outage_s:.1f} s | {healing:.1f} s | {looked} | "
         f"{verdict}{': ' + found if found else ''} |\n"
     )
 
