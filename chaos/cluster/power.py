@@ -25,7 +25,6 @@ without flushing its log (EXT4_IOC_SHUTDOWN), kills them, and mounts the image a
 lose acknowledged data, or the test that shows nothing was lost shows nothing.
 """
 
-import contextlib
 import fcntl
 import json
 import os
@@ -92,8 +91,7 @@ class FragileDisk:
     def cut(self, *pids: int) -> None:
         """The power goes: `pids` die, what was not synced is gone, and the disk is back."""
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGSTOP)
+            os.kill(pid, signal.SIGSTOP)
         folder = os.open(self.path, os.O_RDONLY)
         try:
             how = struct.pack("I", _SHUTDOWN_WITHOUT_LOG_FLUSH)
@@ -101,8 +99,7 @@ class FragileDisk:
         finally:
             os.close(folder)
         for pid in pids:
-            with contextlib.suppress(ProcessLookupError):  # dead, and seen to be
-                os.kill(pid, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             _wait_until_dead(pid)
         _run("umount", str(self.path))
         self._mount()

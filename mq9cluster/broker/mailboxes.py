@@ -57,8 +57,9 @@ class _Connection:
 
     def __init__(self, owner: Owner) -> None:
         self.owner = owner
-        self.shards: set[Shard] = set()  # in which it may hold messages
-        self.waiting: set[Waiter] = set()
+        # In the order they came, not as sets: one seed must decide a simulated run.
+        self.shards: dict[Shard, None] = {}  # in which it may hold messages
+        self.waiting: dict[Waiter, None] = {}
 
 
 class Mailboxes:
@@ -157,14 +158,14 @@ class Mailboxes:
             self.waiting_refused += 1
             raise Overloaded(f"{self._waiting_max} FETCHes wait on this connection")
         if isinstance(request.read, FetchMessages) and not request.read.ack_wait_ms:
-            client.shards.add(target.shard)
+            client.shards[target.shard] = None
 
         def done(found: MessagesRead | Refused) -> None:
-            client.waiting.discard(waiter)
+            client.waiting.pop(waiter, None)
             _answer_read(call, found, as_text=request.as_text)
 
         waiter = Waiter(request.read, request.wait_ms, done, client.owner)
-        client.waiting.add(waiter)
+        client.waiting[waiter] = None
         target.shard.fetch(waiter)
 
     def ack(

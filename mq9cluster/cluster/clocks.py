@@ -13,6 +13,8 @@ from typing import Final
 from mq9cluster.domain.ports import Clock
 
 OFF_MEDIAN_MS_MAX: Final = 500  # a node further off does not lead: it stamps entries
+SET_MS_MIN: Final = 50  # what a clock moves beyond the monotonic one, it was set by
+COMPARED_MS_MAX: Final = 1_500  # age of a comparison: a peer that is silent for longer is down
 CLOCKS_MIN: Final = 3  # of which one may be wrong
 UNDECIDED_MS_MAX: Final = 10_000  # a node that starts with the others is heard by then
 
@@ -28,7 +30,8 @@ class ClusterClock:
         self._born_ms = clock.monotonic_ms()
         self._undecided = False  # two clocks that disagree, and no third to tell who is right
         self.offset_ms = 0  # how far the median is ahead of this node's clock
-        self._away_ms = self._own_away_ms()
+        self._away_ms = self._own_away_ms()  # wall clock less monotonic one
+        self._compared_ms = 0  # until then, peers may still be compared with a clock since set
 
     def _own_away_ms(self) -> int:
         return self._clock.wall_ms() - self._clock.monotonic_ms()
@@ -39,9 +42,15 @@ class ClusterClock:
         self._heard = len(clocks)
         before_ms, self._away_ms = self._away_ms, self._own_away_ms()
         if self._members > 1 and self._settled:
-            self.offset_ms -= self._away_ms - before_ms  # where this node's own clock was set
-            if self._heard == 1:
-                return  # hearing nobody is no reason to think better of it
+            set_by_ms = self._away_ms - before_ms
+            self.offset_ms -= set_by_ms
+            now_ms = self._clock.monotonic_ms()
+            if abs(set_by_ms) > SET_MS_MIN:
+                self._compared_ms = now_ms + COMPARED_MS_MAX
+            # Hearing nobody is no reason to think better of one's own clock, nor is what was
+            # compared with it before it was set.
+            if self._heard == 1 or now_ms < self._compared_ms:
+                return
         low, high = clocks[(self._heard - 1) // 2], clocks[self._heard // 2]
         nearer_high = abs(high - self.offset_ms) < abs(low - self.offset_ms)
         self.offset_ms = high if self._settled and nearer_high else low
@@ -62,7 +71,8 @@ class ClusterClock:
 
     def wall_ms(self) -> int:
         """The median of the wall clocks, Unix milliseconds."""
-        return self._clock.wall_ms() + self.offset_ms
+        # Not the wall clock itself: it may have been set since it was last compared.
+        return self._clock.monotonic_ms() + self._away_ms + self.offset_ms
 
     def monotonic_ms(self) -> int:
         """This node's own monotonic clock, milliseconds."""

@@ -135,6 +135,7 @@ class Replica:
         self._under_way: dict[int, _UnderWay] = {}
         self._led_term = 0
         self._reads: list[tuple[int, Callable[[], None]]] = []
+        self._reads_behind_due: list[tuple[Callable[[], None], Callable[[], None]]] = []
         self._expire_at_ms = 0
         self._expire_timer: asyncio.TimerHandle | None = None
         self._group: Group | None = None
@@ -148,7 +149,7 @@ class Replica:
         self.engine, self._durability, self._group = engine, durability, group
         self._turns = durability.turns
         self._catch_up_to = engine.commit_index
-        if self.directory is not None:
+        if self.directory:
             self.directory.rebuild()
 
     def stop(self) -> None:
@@ -156,7 +157,7 @@ class Replica:
         self._stopped = True
         if self._expire_timer:
             self._expire_timer.cancel()
-        if self.directory is not None:
+        if self.directory:
             self.directory.stop()
 
     @property
@@ -287,7 +288,7 @@ class Replica:
             under_way = self._under_way.pop(entry.index, None)
             if under_way:
                 self._answer(under_way, entry, applied.outcomes)
-            if applied.agents and self.directory is not None:
+            if applied.agents and self.directory:
                 self.directory.follow(applied.agents)
             if applied.changed:
                 for waiter in self.waiting_room.wake(applied.changed):
@@ -330,7 +331,7 @@ class Replica:
         self._let_go_of_entries(before_term=None)
         self._state = state
         self.machine = Machine(state)
-        if self.directory is not None:
+        if self.directory:
             self.directory.rebuild()
         self._after_applying()
 
@@ -379,18 +380,40 @@ class Replica:
             self._reads.append((index, then))
 
     def _when_current(self, then: Callable[[], None], lost: Callable[[], None]) -> None:
-        """Call `then` once the state is as new as anything acknowledged before now."""
+        """Call `then` once the state is as new as anything acknowledged before, and the time."""
+
+        def current() -> None:
+            self._when_due(then, lost)
 
         def confirmed(index: int | None) -> None:
             if index is None:
                 lost()
             else:
-                self.when_applied(index, then)
+                self.when_applied(index, current)
 
         try:
             self.confirm(confirmed)
         except NotLeader:
             lost()
+
+    def _when_due(self, then: Callable[[], None], lost: Callable[[], None]) -> None:
+        """Call `then` once what fell due by now is done.
+
+        The timer does that, but after a change of leaders or a pause a read may come before it,
+        and must not see what has expired, nor miss what is visible by now.
+        """
+        if self.machine.next_due_ms > self._time.now_ms():
+            then()
+            return
+
+        def done(outcome: Outcome) -> None:
+            waiting, self._reads_behind_due = self._reads_behind_due, []
+            for go_on, give_up in waiting:
+                (give_up if isinstance(outcome, Refused) else go_on)()
+
+        if not self._reads_behind_due:
+            self._propose(Expire(), done)
+        self._reads_behind_due.append((then, lost))
 
     def query(self, request: Query, done: FetchDone, client: Hashable = None) -> None:
         """QUERY; `done` gets the messages by msg_id, or LOST where this replica does not lead.

@@ -97,7 +97,7 @@ class WaitingRoom:
         woken: list[Waiter] = []
         if not self._queues:
             return woken
-        for ref in changed:
+        for ref in sorted(self._queues.keys() & changed):  # so that every run does the same
             for name in list(self._queues.get(ref, ())):
                 woken += self.wake_queue(ref, name)
         return woken

@@ -128,9 +128,7 @@ class TlsDoor:
             return session
 
         try:
-            # Handshakes are bounded like connections, beside them; each session looks once more.
-            limit = shared.settings.connections_max
-            if len(shared.sessions) >= limit or len(self._settling) > limit:
+            if len(shared.sessions) + len(self._settling) > shared.settings.connections_max:
                 self._refuse(client, session)
                 return
             async with asyncio.timeout(within_s):

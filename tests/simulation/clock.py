@@ -49,7 +49,9 @@ class Scheduler:
 
 
 class NodeClock:
-    """A node's clocks: the virtual time with an offset and a rate of its own. Port `Clock`."""
+    """A node's clocks: a monotonic one with a rate of its own, and a wall clock that somebody keeps
+    right but for an offset. Port `Clock`.
+    """
 
     def __init__(
         self,
@@ -75,7 +77,7 @@ class NodeClock:
 
     def wall_ms(self) -> int:
         """Milliseconds; the offset may change at any time."""
-        return int(self._scheduler.now_us * self.rate) // 1000 + self.offset_ms
+        return self._scheduler.now_us // 1000 + self.offset_ms
 
 
 class NodeRandom:

@@ -3,21 +3,37 @@
 Handed to `GroupLog`, `ShardState` and `Durability` instead of the real one. Reads and scans behave
 as there (tests/simulation/test_parts.py compares them, batch by batch); what a crash leaves is the
 disk's to say. A sync stands still for no time, but takes `Disk.sync_us` as `seconds` tells it, so
-that `Durability` measures a slow disk and moves its syncs to `offload`, where they do take time.
+that `Durability` measures a slow disk and moves its syncs to `offload`, where they do take time. A
+sync that stalls has the process stand still, as one on the event loop does.
+
+It also keeps a digest of each shard's rows, by epoch, up to date with every change, so that states
+can be compared after every step: `on_state` is told after every batch that moved a shard's own row.
 """
 
 import asyncio
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
+from struct import Struct
 from typing import Any
 
 from mq9cluster.domain.ports import Family
-from mq9cluster.storage.database import FAMILIES, STATE_FAMILIES
+from mq9cluster.machine import keys
+from mq9cluster.storage import keyspace
+from mq9cluster.storage.database import FAMILIES, META_FAMILY, STATE_FAMILIES
 from mq9cluster.storage.errors import StorageFailed
 from tests.simulation.clock import Scheduler
 from tests.simulation.disk import Disk
+from tests.simulation.process import PROCESS
 
 _DELETED = None
+_PREFIX = keyspace.PREFIX_BYTES
+_PLACE = Struct(">HI")  # of a prefix: shard, epoch
+_OF_STATE = frozenset(STATE_FAMILIES)
+_OWN_ROWS = frozenset((keys.SHARD_ROW, b"meta"))
+_SHARDS = STATE_FAMILIES[Family.SHARDS]
+
+OnState = Callable[[bytes, bytes, int], None]
+"""Told of a shard's prefix, its own row, and the digest of all its rows."""
 
 
 class SimBatch:
@@ -48,14 +64,12 @@ class SimTable:
     def __init__(self, name: str, disk: Disk) -> None:
         self.name = name
         self.handle = name
-        self._rows = disk.rows
-        self.keys: list[bytes] = sorted(key for family, key in disk.rows if family == name)
-        self._values: list[bytes] = [disk.rows[name, key] for key in self.keys]
+        self.noted = {key: value for (family, key), value in disk.rows.items() if family == name}
+        self.keys = sorted(self.noted)
 
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None."""
-        value: bytes | None = self._rows.get((self.name, key))
-        return value
+        return self.noted.get(key)
 
     def between(self, start: bytes, stop: bytes) -> list[bytes]:
         """Keys start <= key < stop, in order."""
@@ -72,38 +86,47 @@ class SimTable:
     ) -> Iterator[tuple[bytes, bytes]]:
         """Rows start <= key < stop of the moment of the call, in key order or backwards."""
         del keep_cache
-        first, last = bisect_left(self.keys, start), bisect_left(self.keys, stop)
-        keys, values = self.keys[first:last], self._values[first:last]
+        found = self.between(start, stop)
         if reverse:
-            keys.reverse()
-            values.reverse()
-        return zip((key[strip:] for key in keys) if strip else keys, values, strict=True)
+            found.reverse()
+        noted = self.noted
+        return iter([(key[strip:], noted[key]) for key in found])
 
     def note(self, key: bytes, value: bytes | None) -> None:
         """A row under `key` was put, or deleted."""
-        place = bisect_left(self.keys, key)
-        known = place < len(self.keys) and self.keys[place] == key
         if value is None:
-            if known:
-                del self.keys[place], self._values[place]
-        elif known:
-            self._values[place] = value
+            if self.noted.pop(key, None) is not None:
+                del self.keys[bisect_left(self.keys, key)]
         else:
-            self.keys.insert(place, key)
-            self._values.insert(place, value)
+            if key not in self.noted:
+                insort(self.keys, key)
+            self.noted[key] = value
 
 
 class SimDatabase:
     """All families of a node. Made anew over the same disk after a crash."""
 
-    def __init__(self, disk: Disk, scheduler: Scheduler) -> None:
+    def __init__(
+        self, disk: Disk, scheduler: Scheduler, on_state: OnState = lambda *_: None
+    ) -> None:
         self.disk = disk
         self.dead = False  # the process is gone: nothing it still tries may reach the disk
+        self._on_state = on_state
         self._scheduler = scheduler
         self._tables = {name: SimTable(name, disk) for name in FAMILIES}
         self._stood_still_us = 0
         self._offloaded = False
         self._sequence = 0
+        self.digests: dict[bytes, int] = {}  # by shard and epoch
+        for name in _OF_STATE:
+            table = self._tables[name]
+            for key, value in table.scan(b"", b"\xff" * 64):
+                self._digest(name, key, value, 1)
+
+    def _digest(self, family: str, key: bytes, value: bytes, sign: int) -> None:
+        prefix = key[:_PREFIX]
+        row = hash((family, key[_PREFIX:], value))  # compared within this run only
+        self.digests[prefix] = self.digests.get(prefix, 0) + sign * row
 
     def table(self, name: str) -> SimTable:
         """The family called `name`."""
@@ -118,31 +141,61 @@ class SimDatabase:
         return SimBatch()
 
     def write(self, batch: SimBatch) -> None:
-        """Make `batch` visible."""
+        """Make `batch` visible. Raises StorageFailed."""
         self._must_live()
+        if self.disk.full:
+            raise StorageFailed("storage: no space left on device")
         rows: dict[tuple[str, bytes], bytes | None] = {}
+        moved: dict[bytes, bytes] = {}  # shards' own rows
         for family, key, value, end in batch.changes:
-            table = self._tables[family]
             if end is None:
                 rows[family, key] = value
-                table.note(key, value)
+                self._change(family, key, value)
+                if family == _SHARDS and value is not None and key[_PREFIX:] in _OWN_ROWS:
+                    moved[key[:_PREFIX]] = value
             else:
-                for gone in table.between(key, end):
+                for gone in self._tables[family].between(key, end):
                     rows[family, gone] = None
-                    table.note(gone, None)
+                    self._change(family, gone, None)
         self._sequence += len(batch)
         self.disk.write(rows)
+        for prefix, row in moved.items():
+            if self._is_current(prefix):
+                self._on_state(prefix, row, self.digests[prefix])
+
+    def _change(self, family: str, key: bytes, value: bytes | None) -> None:
+        table = self._tables[family]
+        if family in _OF_STATE:
+            old = table.noted.get(key)
+            if old is not None:
+                self._digest(family, key, old, -1)
+            if value is not None:
+                self._digest(family, key, value, 1)
+        table.note(key, value)
+
+    def _is_current(self, prefix: bytes) -> bool:
+        """Whether it is not a copy of a state that is still coming in."""
+        shard, epoch = _PLACE.unpack(prefix)
+        row = self._tables[META_FAMILY].get(keyspace.epoch_key(shard))
+        return epoch == keyspace.unpack_epoch(row)
 
     def sequence(self) -> int:
         """How many changes were written."""
         return self._sequence
 
     def sync(self) -> None:
-        """Everything written is on disk."""
+        """Everything written is on disk. Raises StorageFailed."""
         self._must_live()
+        if self.disk.failing:
+            raise StorageFailed("storage: input/output error")
         self._stood_still_us += self.disk.sync_us
-        if not self._offloaded:
-            self.disk.sync_now()
+        if self._offloaded:
+            return
+        self.disk.sync_now()
+        process = PROCESS.get()
+        if self.disk.stalled and process is not None:
+            process.pause()
+            self.disk.go_on(process.resume)
 
     def seconds(self) -> float:
         """A clock by which syncs take their time, wherever they run."""
@@ -154,12 +207,18 @@ class SimDatabase:
 
         def synced() -> None:
             self._offloaded = True  # or `work` would sync what was written meanwhile, too
-            work()
-            self._offloaded = False
-            if not done.cancelled():
-                done.set_result(None)
+            try:
+                work()
+            except StorageFailed as error:
+                done.set_exception(error)
+            else:
+                if not done.cancelled():
+                    done.set_result(None)
+            finally:
+                self._offloaded = False
 
-        self.disk.sync(synced)
+        process = PROCESS.get()
+        self.disk.sync(synced if process is None else lambda: process.enter(synced))
         return done
 
     def _must_live(self) -> None:

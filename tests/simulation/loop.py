@@ -4,33 +4,26 @@ The loop's clock is a `Scheduler`'s. Whenever no task can run, the loop does the
 it a timer of its own or an event of the scheduler (a message, a finished sync), and time jumps
 there. Sockets, threads and signals do not work, and are not missed: the network and the disk are
 virtual, too.
+
+What belongs to a `Process` runs while that does, by a clock of its rate. What anything raises that
+nobody catches ends the run: in a simulation there is no log to be overlooked.
 """
 
 import asyncio
-from collections.abc import Coroutine
+import heapq
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
-from typing import Any, NoReturn, TypeVar
+from contextvars import Context
+from typing import Any, TypeVar
 
-from tests.simulation.clock import Scheduler, Storm
+from tests.simulation.clock import Scheduler
+from tests.simulation.process import PROCESS, Died
 
 Result = TypeVar("Result")
-_NEVER_US = 10**15
 
 
 class Deadlock(Exception):
     """Every task waits for something that will not happen."""
-
-
-class _NoSelector:
-    """Stands where the loop would wait for the operating system."""
-
-    def __init__(self, loop: "VirtualLoop") -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[NoReturn]:
-        """The loop has nothing to do for `timeout` seconds; None: for ever."""
-        self._loop.skip(_NEVER_US if timeout is None else round(timeout * 1_000_000))
-        return []
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -39,28 +32,82 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, scheduler: Scheduler) -> None:
         super().__init__()
         self._scheduler = scheduler
-        self._selector = _NoSelector(self)
+        self._selector = None
         self._clock_resolution = 1e-6
+        self.failures: list[BaseException] = []  # of tasks nobody awaited
+        self.set_task_factory(_known_to_its_process)
 
     def time(self) -> float:
-        """Virtual seconds."""
-        return self._scheduler.now_us / 1_000_000
+        """Virtual seconds, by the clock of the process that asks."""
+        process = PROCESS.get()
+        seconds = self._scheduler.now_us / 1_000_000
+        return seconds if process is None else seconds * process.rate
 
-    def skip(self, most_us: int) -> None:
-        """Go on to the next event, at most `most_us` ahead."""
-        if most_us <= 0:
+    def call_at(
+        self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call when the clock of the process that asks stands there."""
+        process = PROCESS.get()
+        if process is not None:
+            when /= process.rate
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        heapq.heappush(self._scheduled, timer)
+        timer._scheduled = True
+        return timer
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """A task failed and nobody asked how it ended."""
+        error = context.get("exception")
+        if error is not None and not isinstance(error, Died):
+            self.failures.append(error)
+
+    def _run_once(self) -> None:
+        ready, scheduled = self._ready, self._scheduled
+        while scheduled and scheduled[0]._cancelled:
+            heapq.heappop(scheduled)._scheduled = False
+        if not ready and not self._stopping:
+            self._skip(round(scheduled[0]._when * 1_000_000) if scheduled else None)
+        now_s = (self._scheduler.now_us + 0.5) / 1_000_000
+        while scheduled and scheduled[0]._when <= now_s:
+            timer = heapq.heappop(scheduled)
+            timer._scheduled = False
+            ready.append(timer)
+        for _ in range(len(ready)):
+            self._run(ready.popleft())
+        if self.failures:
+            raise self.failures[0]
+
+    def _run(self, handle: asyncio.Handle) -> None:
+        if handle._cancelled:
             return
-        next_us = self._scheduler.next_us
-        until_us = self._scheduler.now_us + most_us
-        if next_us is None and most_us == _NEVER_US:
-            raise Deadlock
-        self._scheduler.run(until_us if next_us is None else min(until_us, next_us))
+        process = handle._context.get(PROCESS)
+        if process is not None and (process.paused or not process.alive):
+            if process.alive:
+                process.hold(lambda: self._ready.append(handle))
+            return
+        with suppress(Died):
+            handle._context.run(handle._callback, *handle._args)
 
-    def _process_events(self, event_list: list[NoReturn]) -> None:
-        pass
+    def _skip(self, until_us: int | None) -> None:
+        """Go on to the next event, or to the next timer."""
+        next_us = self._scheduler.next_us
+        if next_us is None and until_us is None:
+            raise Deadlock
+        times = [us for us in (next_us, until_us) if us is not None]
+        self._scheduler.run(max(min(times), self._scheduler.now_us))
 
     def _write_to_self(self) -> None:
         pass
+
+
+def _known_to_its_process(
+    loop: asyncio.AbstractEventLoop, coro: Coroutine[Any, Any, Any], **given: Any
+) -> "asyncio.Task[Any]":
+    task: asyncio.Task[Any] = asyncio.Task(coro, loop=loop, **given)
+    process = PROCESS.get()
+    if process is not None:
+        process.keep(task)
+    return task
 
 
 def run(scheduler: Scheduler, main: Coroutine[Any, Any, Result]) -> Result:
@@ -70,10 +117,9 @@ def run(scheduler: Scheduler, main: Coroutine[Any, Any, Result]) -> Result:
     try:
         return loop.run_until_complete(main)
     finally:
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        with suppress(Storm):
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        for task in asyncio.all_tasks(loop):  # nothing more is to happen, not even a tidy end
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            with suppress(Exception, Died):
+                task.get_coro().close()  # type: ignore[union-attr]
         asyncio.set_event_loop(None)
         loop.close()

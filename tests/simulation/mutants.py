@@ -1,14 +1,18 @@
-"""Engines deliberately broken as the plain class is, to show that the simulation would notice.
+"""Engines deliberately broken, most as the plain class is, to show that the simulation notices.
 
-Each stands for a failure of docs/adr/0010-pysyncobj-as-raft-core.md and undoes one cure.
+Those with a letter stand for a failure of docs/adr/0010-pysyncobj-as-raft-core.md: one cure is
+undone.
+`whole_mutants` breaks what is around the engines.
 """
 
 from collections.abc import Callable
 from typing import Any
 
-from mq9cluster.cluster.engine import Ready
+from mq9cluster.cluster.engine import HardState, LogEntry, Members, Ready
 from mq9cluster.cluster.raft_engine import Core, RaftEngine
-from mq9cluster.cluster.raft_wire import Append, VoteReply
+from mq9cluster.cluster.raft_members import encode_members
+from mq9cluster.cluster.raft_rules import LEADER
+from mq9cluster.cluster.raft_wire import Append, VoteReply, VoteRequest
 
 
 class _CommitsUnverified(Core):
@@ -83,11 +87,101 @@ class ReadsAlone(RaftEngine):
         done(self.commit_index)
 
 
+class _TakesHalf(Core):
+    needed = 0  # how many fewer than a majority
+
+    def settle(self) -> None:
+        super().settle()
+        if self.role == LEADER and self.replication is not None:
+            matches = [peer.match for peer in self.replication.peers.values()]
+            matches = sorted([self.log.synced_index, *matches], reverse=True)
+            self.count(matches, len(matches) // 2)
+
+    def count(self, matches: list[int], others: int) -> None:
+        index = matches[max(0, others - 1)]
+        if index > self.commit and self.log.term(index) == self.term:
+            self.commit_up_to(index)
+
+
+class TakesHalf(RaftEngine):
+    """Half of the replicas are a majority."""
+
+    core_type = _TakesHalf
+
+
+class _CountsOlderTerms(_TakesHalf):
+    def count(self, matches: list[int], others: int) -> None:
+        if matches[others] > self.commit:
+            self.commit_up_to(matches[others])
+
+
+class CountsOlderTerms(RaftEngine):
+    """An entry of an earlier term is committed by being on a majority."""
+
+    core_type = _CountsOlderTerms
+
+
+class ForgetsVotes(RaftEngine):
+    """The term is written down, the vote is not."""
+
+    def ready(self) -> Ready | None:
+        """Without the vote."""
+        ready = super().ready()
+        if ready is None or ready.hard_state is None:
+            return ready
+        forgetful = ready._replace(hard_state=HardState(ready.hard_state.term, ""))
+        _, last_index, conflicts = self._outstanding.pop()
+        self._outstanding.append((forgetful, last_index, conflicts))
+        return forgetful
+
+
+class _TakesAnyTermsReply(Core):
+    def _answered(self, peer: str, term: int, round_: int) -> bool:
+        return super()._answered(peer, max(term, self.term) if term <= self.term else term, round_)
+
+
+class TakesAnyTermsReply(RaftEngine):
+    """J: an answer of an earlier term counts in this one."""
+
+    core_type = _TakesAnyTermsReply
+
+
+class _VotesForAnybody(Core):
+    def on_vote_request(self, peer: str, ask: VoteRequest) -> None:
+        super().on_vote_request(peer, ask._replace(last_term=10**6))
+
+
+class VotesForAnybody(RaftEngine):
+    """A vote is given whatever the candidate's log lacks."""
+
+    core_type = _VotesForAnybody
+
+
+class ChangesMembersAtOnce(RaftEngine):
+    """H: a change of members while the one before is open, of any size."""
+
+    def propose_members(self, members: Members) -> tuple[int, int]:
+        """At once."""
+        self._must_lead()
+        core = self._core
+        self._enter()
+        index, term = self._append(encode_members(members))
+        core.history.append(LogEntry(index, term, encode_members(members)))
+        core.members_changed()
+        return index, term
+
+
 MUTANTS: dict[str, type[RaftEngine]] = {
     "A": CommitsUnverified,
     "B": Shortens,
     "C": AnswersUnsynced,
     "E": TrustsItsLog,
     "G": CountsVotes,
+    "H": ChangesMembersAtOnce,
+    "J": TakesAnyTermsReply,
     "K": ReadsAlone,
+    "half is a majority": TakesHalf,
+    "older terms are counted": CountsOlderTerms,
+    "votes are forgotten": ForgetsVotes,
+    "votes for anybody": VotesForAnybody,
 }

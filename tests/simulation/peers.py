@@ -7,6 +7,7 @@ means that the peer is gone.
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from mq9cluster.cluster.peers import (
@@ -23,6 +24,7 @@ from mq9cluster.cluster.peers import (
 from mq9cluster.domain.ports import Clock, Random
 from mq9cluster.storage.errors import StorageFailed
 from tests.simulation.network import Network
+from tests.simulation.process import PROCESS, Process
 
 
 class SimRequest:
@@ -133,14 +135,16 @@ class SimPeers:
         self.cluster_id = ""
         self.stopped = False
         self.loop = asyncio.get_running_loop()
+        process = PROCESS.get()
+        assert process is not None
+        self._process: Process = process
         self._links = {name: SimLink(self, name) for name in addresses if name != me.name}
-        self._tasks: set[asyncio.Task[None]] = set()
         network.on_drop[me.name] = self._dropped
 
     async def start(self, host: str, port: int) -> int:
         """Begin to talk."""
         del host
-        self.network.join(self.me.name, self._receive)
+        self.network.join(self.me.name, partial(self._process.enter, self._receive))
         self._ping()
         return port
 
@@ -152,8 +156,6 @@ class SimPeers:
         """The process is gone."""
         self.stopped = True
         self.network.leave(self.me.name)
-        for task in self._tasks:
-            task.cancel()
 
     def send_raft(self, peer: str, group: int, data: bytes, *, bulk: bool = False) -> None:
         """Dropped where the peer is down."""
@@ -168,9 +170,11 @@ class SimPeers:
         return self._links[peer].request(kind, data, done)
 
     def send_route(self, peer: str, data: bytes) -> bool:
-        """Core NATS is not simulated."""
-        del peer, data
-        return False
+        """A frame of core NATS; whether it was taken."""
+        if not self._links[peer].up:
+            return False
+        self._links[peer].say("route", data)
+        return True
 
     async def send_snapshot(self, peer: str, header: bytes, chunks: AsyncIterator[bytes]) -> bytes:
         """Stream a state; a chunk goes when the one before was taken."""
@@ -245,6 +249,10 @@ class SimPeers:
     def _on_raft(self, link: SimLink, group: int, data: bytes) -> None:
         self.handler.on_raft(link.name, [(group, data)])
 
+    def _on_route(self, link: SimLink, data: bytes) -> None:
+        if link.up:
+            self.handler.on_route(link.name, data)
+
     def _on_request(self, link: SimLink, request_id: int, kind: int, data: bytes) -> None:
         def respond(answer: bytes) -> None:
             link.serving.pop(request_id, None)
@@ -263,8 +271,7 @@ class SimPeers:
     def _on_state(self, link: SimLink, number: int, header: bytes) -> None:
         link.states_in[number] = asyncio.Queue()
         task = self.loop.create_task(self._take_state(link, number, header))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
 
     async def _take_state(self, link: SimLink, number: int, header: bytes) -> None:
         queue = link.states_in[number]

@@ -15,7 +15,7 @@ class Clock:
         self.up_ms = 0
 
     def wall_ms(self) -> int:
-        return 12 * HOUR_MS + self.set_by_ms
+        return 12 * HOUR_MS + self.set_by_ms + self.up_ms
 
     def monotonic_ms(self) -> int:
         return self.up_ms
@@ -127,6 +127,29 @@ def test_a_clock_that_is_set_wrongly_while_alone_is_not_believed_afterwards(hour
     mine.hear([-hours * HOUR_MS])
     assert not mine.may_lead
     assert mine.wall_ms() == 12 * HOUR_MS
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+def test_a_clock_that_is_set_wrongly_is_not_followed_before_it_is_compared_anew(hours: int) -> None:
+    """Simulator, seed 231: elected in that quarter of a second, it stamped an hour ahead."""
+    own = Clock()
+    mine = ClusterClock(own, 3)
+    mine.hear([0, 0])
+    own.set_by_ms = hours * HOUR_MS
+    assert mine.wall_ms() == 12 * HOUR_MS
+    mine.hear([0, 0])  # compared with the clock as it was
+    assert not mine.may_lead
+    assert mine.wall_ms() == 12 * HOUR_MS
+    own.up_ms += 2_000
+    mine.hear([-hours * HOUR_MS] * 2)
+    assert not mine.may_lead
+    assert mine.wall_ms() == 12 * HOUR_MS + 2_000
+    own.set_by_ms = 0
+    mine.hear([-hours * HOUR_MS] * 2)
+    own.up_ms += 2_000
+    mine.hear([0, 0])
+    assert mine.may_lead
+    assert mine.wall_ms() == 12 * HOUR_MS + 4_000
 
 
 def test_a_node_alone_in_its_cluster_goes_by_its_own_clock_however_that_is_set() -> None:

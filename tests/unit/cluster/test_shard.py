@@ -13,6 +13,7 @@ from mq9cluster.cluster import shard as shard_module
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.replica import Replica
 from mq9cluster.cluster.shard import Shard
+from mq9cluster.cluster.shard_time import ShardTime
 from mq9cluster.cluster.waiting import Waiter
 from mq9cluster.domain.address import mailbox_ref
 from mq9cluster.domain.command import (
@@ -274,6 +275,23 @@ async def test_a_waiting_fetch_is_answered_by_the_message_it_waits_for(one: OneS
     for found in (await grouped, await browsing):
         assert isinstance(found, MessagesRead)
         assert [message.payload for message in found.messages] == [b"now"]
+
+
+async def test_a_read_waits_for_what_fell_due_before_it(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulator, seed 118: after a pause of its leader a QUERY came before the timer."""
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    monkeypatch.setattr(Replica, "_expire_when_due", lambda _: None)  # the timer is late
+    await outcome_of(shard, SendMessage(REF, b"expires", ttl_s=5))
+    await outcome_of(shard, SendMessage(REF, b"stays"))
+    await outcome_of(shard, SendMessage(REF, b"comes", delay_s=5))
+    assert await queried(shard) == [b"expires", b"stays"]
+    now_ms = ShardTime.now_ms
+    monkeypatch.setattr(ShardTime, "now_ms", lambda time: now_ms(time) + 6_000)
+    both = await asyncio.gather(queried(shard), queried(shard))
+    assert both == [[b"stays", b"comes"]] * 2
 
 
 async def test_a_client_that_leaves_before_its_fetch_looks_leaves_nothing_behind(

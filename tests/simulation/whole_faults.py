@@ -1,0 +1,197 @@
+"""What can happen to a cluster of whole nodes, each by a function of the world and its own luck.
+
+Whatever a fault does ends by itself or when `World.heal` ends it.
+"""
+
+import random
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from mq9cluster.domain import failpoints
+
+if TYPE_CHECKING:
+    from tests.simulation.whole import World
+    from tests.simulation.whole_node import WholeNode
+
+BACK_S = (0.1, 0.5, 1.0, 3.0, 6.5)  # of what goes away; the last is longer than a lease
+NO_TRAPS = ("database.", "sentinel.")  # steps of RocksDB's door, which is not there
+
+Luck = random.Random
+
+
+def _some(world: "World", luck: Luck) -> "WholeNode":
+    return luck.choice(world.nodes)
+
+
+def _leader(world: "World", luck: Luck) -> "WholeNode":
+    leading = [node for node in world.nodes if world.leads(node)]
+    return luck.choice(leading or world.nodes)
+
+
+def _crash_one(world: "World", luck: Luck, node: "WholeNode") -> None:
+    if node.process is None:
+        return
+    node.crash(luck.choice([0, luck.randint(0, node.disk.unsynced), node.disk.unsynced]))
+    world.later(luck.choice(BACK_S), node.start)
+
+
+def _crash(world: "World", luck: Luck) -> None:
+    _crash_one(world, luck, _some(world, luck))
+
+
+def _crash_leader(world: "World", luck: Luck) -> None:
+    _crash_one(world, luck, _leader(world, luck))
+
+
+def _crash_majority(world: "World", luck: Luck) -> None:
+    for node in luck.sample(world.nodes, k=len(world.nodes) // 2 + 1):
+        _crash_one(world, luck, node)
+
+
+def _power_loss(world: "World", luck: Luck) -> None:
+    for node in world.nodes:
+        _crash_one(world, luck, node)
+
+
+def _failpoint(world: "World", luck: Luck) -> None:
+    points = [point for point in failpoints.points() if not point.startswith(NO_TRAPS)]
+    node = _some(world, luck)
+    if node.process is not None:
+        rare = [
+            point for point in points if point.startswith(("snapshot.", "log.c", "vote", "run"))
+        ]
+        point = luck.choice(luck.choice([points, rare]))
+        node.process.trap = (point, luck.choice([1, 1, 2, 5, 20]))
+
+
+def _leave(world: "World", luck: Luck) -> None:
+    _some(world, luck).leave()
+
+
+def _pause_one(world: "World", luck: Luck, node: "WholeNode") -> None:
+    process = node.process
+    if process is None or process.paused:
+        return
+    node.pause()
+
+    def resume() -> None:
+        if node.process is process:
+            node.resume()
+
+    world.later(luck.choice([0.3, 1.0, 2.0, 4.5, 7.0]), resume)
+
+
+def _pause(world: "World", luck: Luck) -> None:
+    _pause_one(world, luck, _some(world, luck))
+
+
+def _pause_leader(world: "World", luck: Luck) -> None:
+    _pause_one(world, luck, _leader(world, luck))
+
+
+def _cut_off(world: "World", luck: Luck, node: "WholeNode") -> None:
+    others = [other.name for other in world.nodes if other is not node]
+    world.network.split([node.name], others)
+    world.later(luck.choice(BACK_S), world.network.heal)
+
+
+def _isolate(world: "World", luck: Luck) -> None:
+    _cut_off(world, luck, _some(world, luck))
+
+
+def _isolate_leader(world: "World", luck: Luck) -> None:
+    _cut_off(world, luck, _leader(world, luck))
+
+
+def _shuffled(world: "World", luck: Luck) -> list[str]:
+    return luck.sample([node.name for node in world.nodes], k=len(world.nodes))
+
+
+def _halves(world: "World", luck: Luck) -> None:
+    names = _shuffled(world, luck)
+    cut = luck.randint(0, len(names))
+    world.network.split(names[:cut], names[cut:])
+    world.later(luck.choice(BACK_S), world.network.heal)
+
+
+def _one_way(world: "World", luck: Luck) -> None:
+    names = _shuffled(world, luck)
+    if luck.random() < 0.5:
+        world.network.cut(names[:1], names[1:])
+    else:
+        world.network.cut(names[1:], names[:1])
+    world.later(luck.choice(BACK_S), world.network.heal)
+
+
+def _bridge(world: "World", luck: Luck) -> None:
+    """One node hears everybody; the others hear only their half and that one."""
+    names = _shuffled(world, luck)
+    middle = (len(names) - 1) // 2
+    world.network.split(names[1 : 1 + middle], names[1 + middle :])
+    world.later(luck.choice(BACK_S), world.network.heal)
+
+
+def _loss(world: "World", luck: Luck) -> None:
+    world.network.weather.loss = luck.choice([0.001, 0.01, 0.05])
+    world.later(luck.choice(BACK_S), lambda: setattr(world.network.weather, "loss", 0.0))
+
+
+def _slow_network(world: "World", luck: Luck) -> None:
+    weather, usual_us = world.network.weather, world.options.weather.delay_us_max
+    weather.delay_us_max = luck.choice([50_000, 200_000, 600_000])
+    world.later(luck.choice(BACK_S), lambda: setattr(weather, "delay_us_max", usual_us))
+
+
+def _slow_disk(world: "World", luck: Luck) -> None:
+    _some(world, luck).disk.sync_us = luck.choice([200, 20_000, 100_000, 500_000])
+
+
+def _stalled_disk(world: "World", luck: Luck) -> None:
+    disk = _some(world, luck).disk
+    disk.stall()
+    world.later(luck.choice(BACK_S), disk.go_on)
+
+
+def _full_disk(world: "World", luck: Luck) -> None:
+    disk = _some(world, luck).disk
+    disk.full = True
+    world.later(luck.choice(BACK_S), lambda: setattr(disk, "full", False))
+
+
+def _failing_disk(world: "World", luck: Luck) -> None:
+    disk = _some(world, luck).disk
+    disk.failing = True
+    world.later(luck.choice(BACK_S), lambda: setattr(disk, "failing", False))
+
+
+def _clock_jump(world: "World", luck: Luck) -> None:
+    """Where the clocks of most nodes still agree: one node's, and one at a time."""
+    if len(world.nodes) > 2:
+        node = world.off or world.nodes[0]
+        node.clock.offset_ms += luck.choice([-HOUR_MS, HOUR_MS, -2_000, 2_000, 100])
+
+
+HOUR_MS = 3_600_000
+
+FAULTS: dict[str, Callable[["World", Luck], None]] = {
+    "crash": _crash,
+    "crash leader": _crash_leader,
+    "crash majority": _crash_majority,
+    "power loss": _power_loss,
+    "failpoint": _failpoint,
+    "leave": _leave,
+    "pause": _pause,
+    "pause leader": _pause_leader,
+    "isolate": _isolate,
+    "isolate leader": _isolate_leader,
+    "halves": _halves,
+    "one way": _one_way,
+    "bridge": _bridge,
+    "loss": _loss,
+    "slow network": _slow_network,
+    "slow disk": _slow_disk,
+    "stalled disk": _stalled_disk,
+    "full disk": _full_disk,
+    "failing disk": _failing_disk,
+    "clock jump": _clock_jump,
+}

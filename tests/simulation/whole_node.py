@@ -1,0 +1,304 @@
+"""One node of a simulated cluster: all of it between its sockets and RocksDB, on a virtual disk.
+
+Owned by `whole.World`. It does what `mq9cluster.node` does: builds durability loop, cluster, broker
+and core NATS, starts them on what the disk holds, closes connections when the cluster says so, and
+ends when the disk fails. A life of it is a `Process`.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from mq9cluster.broker.agents import Agents, no_codes
+from mq9cluster.broker.mailboxes import Mailboxes
+from mq9cluster.broker.router import Router
+from mq9cluster.cluster.cluster import Cluster
+from mq9cluster.cluster.durability import Durability
+from mq9cluster.cluster.membership import MemberEvents, Membership
+from mq9cluster.domain.limits import DUPLICATE_WINDOW_MS_DEFAULT
+from mq9cluster.gateway.exchange import Exchange
+from mq9cluster.gateway.routes import Routes
+from mq9cluster.storage.errors import StorageFailed
+from tests.simulation.clock import NodeClock, NodeRandom
+from tests.simulation.database import SimDatabase
+from tests.simulation.disk import Disk
+from tests.simulation.process import PROCESS, Died, Process
+
+if TYPE_CHECKING:
+    from tests.simulation.whole import World
+
+EPOCH_MS = 1_700_000_000_000  # the wall clocks' beginning
+WAITING_FETCHES_MAX = 100
+AGENT_TTL_S = 300
+SUPERVISOR_S = 1.0  # until a node that ended by itself is started again
+
+
+class _NoDiscovery:
+    """DISCOVER searches in a thread of its own, and has its own tests."""
+
+    def discover(self, *_: object) -> None:
+        """Nobody asks."""
+
+    def connection_closed(self, _: int) -> None:
+        """Nobody has asked."""
+
+
+class WholeNode(MemberEvents):
+    """A node's disk, and the process on it while it runs."""
+
+    def __init__(self, world: "World", number: int, name: str) -> None:
+        options = world.options
+        self.world = world
+        self.name = name
+        self.number = number
+        self.disk = Disk(world.scheduler)
+        self.disk.sync_us = options.sync_us[number - 1]
+        self.clock = NodeClock(
+            world.scheduler,
+            started_ms=1_000 * number,
+            offset_ms=EPOCH_MS + options.clock_offsets_ms[number - 1],
+            rate=options.clock_rates[number - 1],
+        )
+        self.starts = 0
+        self.runs = 0  # the real one counts them in a synced file
+        self.cluster_id = ""  # likewise
+        self.gone = False  # for good: its disk is lost
+        self.states_taken = 0
+        self.process: Process | None = None
+        self.database: SimDatabase
+        self.cluster: Cluster | None = None
+        self.serving = False
+        self.connections: dict[int, Callable[[], None]] = {}  # what tells the client of its end
+        self._next_connection = 0
+        self._mailboxes: Mailboxes | None = None
+        self._router: Router | None = None
+        self._routes: Routes | None = None
+        self.exchange: Exchange | None = None
+
+    # --- life ------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start on what the disk holds, unless it runs already."""
+        if self.process is None and not self.gone:
+            self.starts += 1
+            self.process = Process(self.clock.rate)
+            self.process.enter(self._boot)
+
+    def _boot(self) -> None:
+        world = self.world
+        self.database = SimDatabase(
+            self.disk, world.scheduler, partial(world.watch.state_moved, self)
+        )
+        seed = f"{world.options.seed}/{self.name}/{self.starts}"
+        durability = Durability(
+            self.database,
+            self._failed,
+            self.database.offload,
+            self.database.seconds,
+            retention=world.options.retention,
+            checkpoint=lambda: None,
+        )
+        names = [node.name for node in world.nodes]
+        shards = world.options.shards
+        membership = Membership(
+            self.name, self.number, f"{self.name}:4222", dict.fromkeys(names, "sim"), shards
+        )
+        self.cluster = Cluster(
+            membership,
+            self.database,
+            durability,
+            self.clock,
+            NodeRandom(seed),
+            self._count_run(),
+            self._count_run,
+            self,
+        )
+        task = asyncio.get_running_loop().create_task(self._serve(self.cluster, seed))
+        task.add_done_callback(self._served)
+
+    async def _serve(self, cluster: Cluster, seed: str) -> None:
+        await cluster.start(self.cluster_id)
+        self.cluster_id = cluster.meta.meta.cluster_id
+        self._mailboxes = Mailboxes(
+            cluster.shards,
+            NodeRandom(f"{seed}/names"),
+            self.number,
+            cluster.incarnation,
+            DUPLICATE_WINDOW_MS_DEFAULT,
+            WAITING_FETCHES_MAX,
+        )
+        agents = Agents(cluster.shards, no_codes, AGENT_TTL_S)
+        self._router = Router(self._mailboxes, agents, _NoDiscovery(), self.clock)  # type: ignore[arg-type]
+        chance = random.Random(seed)
+        self._routes = Routes(cluster.peers.send_route, chance)
+        for peer in cluster.peers.names:
+            if cluster.peers.is_up(peer):
+                self._routes.on_up(peer)
+        self.exchange = Exchange(asyncio.get_running_loop().call_soon, chance, self._routes)
+        self.serving = True
+
+    def _served(self, task: "asyncio.Task[None]") -> None:
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, StorageFailed):
+            self._failed(error)
+        elif error is not None and not isinstance(error, Died):
+            raise error
+
+    def _count_run(self) -> int:
+        self.runs += 1
+        return self.runs
+
+    def _failed(self, error: BaseException) -> None:
+        """The disk failed: a node says so and exits."""
+        if self.database.dead:
+            return
+        if not isinstance(error, StorageFailed):
+            raise error
+        self.world.seen["ended by its disk"] += 1
+        self.crash(0)
+        self.world.later(SUPERVISOR_S, self.start)
+        raise Died
+
+    def crash(self, keep: int) -> None:
+        """Lose the process, and what was not synced but for the first `keep` batches."""
+        if self.process is None:
+            return
+        cluster = self.cluster
+        self.database.dead = True
+        if cluster is not None:
+            cluster.peers.die()
+            self.states_taken += cluster.snapshots.counts.received
+        connections, self.connections = self.connections, {}
+        self.process.die()
+        self.process = self.cluster = self._mailboxes = self._router = None
+        self._routes = self.exchange = None
+        self.serving = False
+        self.disk.crash(keep)
+        self.world.watch.crashed(self)
+        for told in connections.values():
+            told()
+
+    def pause(self) -> None:
+        """Stand still, as after SIGSTOP."""
+        if self.process is not None:
+            self.process.pause()
+
+    def resume(self) -> None:
+        """Go on."""
+        if self.process is not None and self.process.paused:
+            self.process.resume()
+
+    def leave(self) -> None:
+        """As after SIGTERM: hand over, stop in order; and be started again."""
+        process, cluster = self.process, self.cluster
+        if process is None or cluster is None or not self.serving:
+            return
+
+        async def stop() -> None:
+            await cluster.leave()
+            for number in list(self.connections):
+                self.close(number)
+            await cluster.stop()
+            self.world.in_turn(partial(self._left, process))
+
+        process.enter(lambda: asyncio.get_running_loop().create_task(stop()))
+
+    def _left(self, process: Process) -> None:
+        if self.process is process:
+            self.crash(self.disk.unsynced)
+            self.world.later(SUPERVISOR_S, self.start)
+
+    # --- clients ---------------------------------------------------------------------------------
+
+    def connect(self, on_closed: Callable[[], None]) -> int:
+        """A client connects; `on_closed` tells it that the connection is gone."""
+        self._next_connection += 1
+        self.connections[self._next_connection] = on_closed
+        return self._next_connection
+
+    def ask(
+        self,
+        connection: int,
+        subject: str,
+        header: bytes | None,
+        body: bytes,
+        respond: Callable[[bytes], None],
+    ) -> None:
+        """A client's request reaches this node."""
+        if self.process is not None:
+            self.process.enter(self._handle, connection, subject, header, body, respond)
+
+    def _handle(
+        self,
+        connection: int,
+        subject: str,
+        header: bytes | None,
+        body: bytes,
+        respond: Callable[[bytes], None],
+    ) -> None:
+        if self._router is not None and connection in self.connections:
+            self._router.handle(connection, "$G", subject.encode(), header, body, respond)
+
+    def hang_up(self, connection: int) -> None:
+        """A client ends its connection."""
+        if self.process is not None:
+            self.process.enter(self.close, connection)
+
+    def close(self, connection: int) -> None:
+        """The end of a connection, here."""
+        told = self.connections.pop(connection, None)
+        if told is not None:
+            told()
+            if self._router is not None:
+                self._router.connection_closed(connection)
+
+    # --- what the cluster tells ------------------------------------------------------------------
+
+    def on_lease_lost(self) -> None:
+        """Cut off: connections that hold messages are closed."""
+        self.world.seen["lease lost"] += 1
+        if self._mailboxes is not None:
+            for number in self._mailboxes.holding():
+                self.close(number)
+
+    def on_new_run(self, incarnation: int) -> None:
+        """Back again, as another run."""
+        self.world.seen["new run"] += 1
+        if self._mailboxes is not None:
+            self._mailboxes.begin_run(incarnation)
+
+    def on_peer_up(self, peer: str) -> None:
+        """Core NATS reaches one node more."""
+        if self._routes is not None:
+            self._routes.on_up(peer)
+
+    def on_peer_down(self, peer: str) -> None:
+        """And one less."""
+        if self._routes is not None:
+            self._routes.on_down(peer)
+
+    def on_route(self, peer: str, data: bytes) -> None:
+        """Interest or a message from a peer."""
+        if self._routes is not None:
+            self._routes.on_frame(peer, data)
+
+    # --- failpoints ------------------------------------------------------------------------------
+
+    @staticmethod
+    def trapped(world: "World", point: str) -> None:
+        """Every failpoint comes here: die, if that was set for this process."""
+        process = PROCESS.get()
+        if process is None or process.trap is None or not process.alive:
+            return
+        name, left = process.trap
+        if name != point:
+            return
+        process.trap = (name, left - 1)
+        if left == 1:
+            node = next(node for node in world.nodes if node.process is process)
+            world.seen["died at a failpoint"] += 1
+            node.crash(world.crash_keeps(node))
+            world.later(SUPERVISOR_S, node.start)
+            raise Died
