@@ -81,13 +81,13 @@ def _merged(ws: Workspace, old: Card | None, command: RegisterAgent) -> Card:
 
 def _heard_of(ws: Workspace, seen_key: bytes, ref: bytes, ttl_s: int) -> Seen:
     """Note that an agent registered; what it reported stays, unless it had expired."""
-    row = ws.get(Family.AGENTS, seen_key)
+    row = ws.seen(seen_key)
     old = unpack_seen(row) if row else None
     expires_ms = ws.now_ms + ttl_s * 1000 if ttl_s else 0
     report_info = old.report_info if old and old.lives_at(ws.now_ms) else b""
     due_ms = _look_again(ws, ref, old.due_ms if old else 0, expires_ms)
     seen = Seen(ttl_s, ws.now_ms, expires_ms, due_ms, report_info)
-    ws.put(Family.AGENTS, seen_key, pack_seen(seen))
+    ws.put_seen(seen_key, pack_seen(seen))
     return seen
 
 
@@ -114,7 +114,7 @@ def unregister(ws: Workspace, command: UnregisterAgent) -> AgentsUnregistered:
 
 
 def _living(ws: Workspace, seen_key: bytes, ref: bytes) -> Seen:
-    row = ws.get(Family.AGENTS, seen_key)
+    row = ws.seen(seen_key)
     if row is not None:
         seen = unpack_seen(row)
         if seen.lives_at(ws.now_ms):
@@ -130,7 +130,7 @@ def _remove(ws: Workspace, ref: bytes, seen: Seen) -> None:
     if row is not None:
         _index(ws, account, name, unpack_card(row).address, "")
     ws.delete(Family.AGENTS, card_key)
-    ws.delete(Family.AGENTS, keys.agent_seen(slot, ref))
+    ws.forget_seen(keys.agent_seen(slot, ref))
     if seen.due_ms:
         ws.unschedule(seen.due_ms, Due.AGENT_EXPIRY, ref)
     ws.shard.agents -= 1
@@ -161,9 +161,9 @@ def _index(ws: Workspace, account: str, name: str, old: str, new: str) -> None:
 
 def report(ws: Workspace, command: ReportAgent) -> AgentsReported:
     """REPORT: raises AgentNotFound."""
-    ref = command.agent
+    ref, report_info = command
     seen_key = keys.agent_seen(slot_of(ref), ref)
-    expires_ms = _seen_now(ws, ref, seen_key, _living(ws, seen_key, ref), command.report_info)
+    expires_ms = _seen_now(ws, ref, seen_key, _living(ws, seen_key, ref), report_info)
     return AgentsReported(1, expires_ms // 1000)
 
 
@@ -172,7 +172,7 @@ def _seen_now(ws: Workspace, ref: bytes, seen_key: bytes, seen: Seen, report_inf
     ttl_s, _, _, due_ms, last_info = seen
     expires_ms = ws.now_ms + ttl_s * 1000 if ttl_s else 0
     row = pack_seen(Seen(ttl_s, ws.now_ms, expires_ms, due_ms, report_info or last_info))
-    ws.put(Family.AGENTS, seen_key, row)
+    ws.put_seen(seen_key, row)
     ws.agents.append(AgentChange(*account_and_name(ref), Change.SEEN, expires_ms))
     return expires_ms
 
@@ -218,7 +218,7 @@ def _refs_of(ws: Workspace, mailbox: bytes, after: str) -> tuple[list[bytes], st
 def _all_living(ws: Workspace, refs: list[bytes]) -> Iterator[tuple[bytes, bytes, Seen]]:
     for ref in refs:
         seen_key = keys.agent_seen(slot_of(ref), ref)
-        row = ws.get(Family.AGENTS, seen_key)
+        row = ws.seen(seen_key)
         seen = unpack_seen(row) if row else None
         if seen and seen.lives_at(ws.now_ms):
             yield ref, seen_key, seen
@@ -230,7 +230,7 @@ def _all_living(ws: Workspace, refs: list[bytes]) -> Iterator[tuple[bytes, bytes
 def look_at(ws: Workspace, ref: bytes) -> None:
     """The schedule's time for an agent has come: sweep it if it expired long ago, or come back."""
     seen_key = keys.agent_seen(slot_of(ref), ref)
-    row = ws.get(Family.AGENTS, seen_key)
+    row = ws.seen(seen_key)
     if row is None:
         return
     seen = unpack_seen(row)
@@ -241,7 +241,7 @@ def look_at(ws: Workspace, ref: bytes) -> None:
         _remove(ws, ref, seen)
         return
     ws.schedule(until_ms, Due.AGENT_EXPIRY, ref, b"")
-    ws.put(Family.AGENTS, seen_key, pack_seen(seen._replace(due_ms=until_ms)))
+    ws.put_seen(seen_key, pack_seen(seen._replace(due_ms=until_ms)))
 
 
 # --- embedders -----------------------------------------------------------------------------------

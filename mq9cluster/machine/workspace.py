@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 MAILBOXES_CACHED_MAX = 8_192  # about 1 kB each
 NAMED_MAILBOXES_MAX = 64  # with up to a thousand groups each
 GROUPS_CACHED_MAX = 4_096  # small while little is held
+SEEN_CACHED_MAX = 16_384  # about 250 bytes each; looking for one is half of a heartbeat's cost
 HELD_COUNTED_EVERY = 64  # entries: the count looks at every cached group
 HELD_CACHED_MAX = 400_000  # about 150 bytes each, all groups together
 
@@ -48,6 +49,7 @@ class Workspace:
         self._groups: dict[bytes, Group | None] = {}
         self._group_names: dict[bytes, list[str]] = {}  # by mailbox, where they were asked for
         self.behind: dict[bytes, dict[int, Behind]] = {}  # by mailbox and priority (see retention)
+        self._seen: dict[bytes, bytes] = {}  # AGENTS rows of heartbeats
         self._dirty_mailboxes: list[Mailbox] = []
         self._dirty_groups: list[Group] = []
         self._pending_mailboxes: list[Mailbox] = []
@@ -119,6 +121,9 @@ class Workspace:
         if len(self._group_names) > NAMED_MAILBOXES_MAX:
             self._group_names.clear()
             self.behind.clear()
+        if len(self._seen) > SEEN_CACHED_MAX:
+            for key in list(islice(self._seen, SEEN_CACHED_MAX // 2)):
+                del self._seen[key]
         if self.index % HELD_COUNTED_EVERY == 0 and self._held_cached() > HELD_CACHED_MAX:
             self._groups.clear()
 
@@ -268,6 +273,22 @@ class Workspace:
         if incarnation > self.ended_run(node):
             self._ended_runs[node] = incarnation
             self.put(Family.GROUPS, keys.ended_run(node), incarnation.to_bytes(8, "big"))
+
+    # --- heartbeats ------------------------------------------------------------------------------
+
+    def seen(self, key: bytes) -> bytes | None:
+        """The AGENTS row of an agent's heartbeats."""
+        row = self._seen.get(key)
+        return self.get(Family.AGENTS, key) if row is None else row
+
+    def put_seen(self, key: bytes, row: bytes) -> None:
+        """Write it; the next heartbeat will want it again."""
+        self.writes.rows[Family.AGENTS][key] = self._seen[key] = row
+
+    def forget_seen(self, key: bytes) -> None:
+        """Delete it."""
+        self._seen.pop(key, None)
+        self.delete(Family.AGENTS, key)
 
     # --- groups ----------------------------------------------------------------------------------
 
