@@ -244,7 +244,7 @@ class View:
             ],
             mailboxes=first.mailboxes if first else 0,
             messages=first.messages if first else 0,
-            agents=0,
+            agents=first.agents if first else 0,
         )
 
     # --- metrics ---------------------------------------------------------------------------------
@@ -413,6 +413,7 @@ def _shard_readings(shards: Sequence[Shard]) -> Iterator[Reading]:
         for name, text, value in (
             ("mailboxes", "Mailboxes.", held.mailboxes),
             ("messages", "Messages, delayed ones included.", held.messages),
+            ("agents", "Agents, expired ones not swept yet included.", held.agents),
             ("commit_index", "Highest entry known to be committed.", engine.commit_index),
             ("applied_index", "Last entry that is in the state.", held.applied_index),
             ("leader", "1 where this node leads the shard.", int(engine.is_leader)),

@@ -25,6 +25,9 @@ class ReplicaState(NamedTuple):
     state: str
     mailboxes: int
     messages: int
+    agents: int = (
+        0  # not told where there are none: versions before the registry know no such field
+    )
 
 
 class Overview:
@@ -50,11 +53,13 @@ class Overview:
             "leader" if engine.is_leader else "follower",
             held.mailboxes,
             held.messages,
+            held.agents,
         )
 
     def tell(self, replicas: Iterable[Replica]) -> bytes:
         """What this node answers when asked."""
-        return orjson.dumps([list(state) for state in self.here(replicas)])
+        told = [state if state.agents else state[:-1] for state in self.here(replicas)]
+        return orjson.dumps([list(state) for state in told])
 
     def heard(self, peer: str, answer: bytes) -> None:
         """What a peer answered."""
