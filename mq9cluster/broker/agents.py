@@ -9,11 +9,13 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from mq9cluster.broker.call import Call
+from mq9cluster.broker.in_order import InOrder
 from mq9cluster.cluster.shard import Shard
 from mq9cluster.cluster.shards import Shards
 from mq9cluster.domain.address import agent_ref, mailbox_ref
 from mq9cluster.domain.agent import AgentCard
 from mq9cluster.domain.command import (
+    Command,
     RegisterAgent,
     ReportAgent,
     ReportAgents,
@@ -36,6 +38,7 @@ Embed = Callable[[AgentCard, Callable[[Codes | Refused], None]], None]
 """Gives the codes there are for a card, now or later, once; raises the domain's errors."""
 
 ByMailbox = ReportAgents | UnregisterAgents
+_NAME, _MAILBOX = b"N", b"M"  # a name and an address may be the same bytes
 
 
 def no_codes(_: AgentCard, done: Callable[[Codes | Refused], None]) -> None:
@@ -50,20 +53,43 @@ class Agents:
         self._shards = shards
         self._embed = embed
         self._ttl_s = ttl_s
+        self._order = InOrder()
 
     def register(self, account: str, _: int, __: bytes | None, payload: bytes, call: Call) -> None:
         """AGENT.REGISTER."""
         card = agent_requests.parse_register(payload)
-        self._embed(card, partial(self._embedded, account, card, call))
+        key = _NAME + agent_ref(account, card.name)
+        self._in_turn(key, call, partial(self._register, account, card, call))
 
-    def _embedded(self, account: str, card: AgentCard, call: Call, codes: Codes | Refused) -> None:
+    def _register(self, account: str, card: AgentCard, call: Call) -> None:
+        """Have the card embedded; commands for the same agent wait behind it."""
+        keys = [_NAME + agent_ref(account, card.name)]
+        if card.mailbox:
+            keys.append(_MAILBOX + mailbox_ref(account, card.mailbox))
+        for key in keys:
+            self._order.begin(key)
+        try:
+            self._embed(card, partial(self._embedded, account, card, call, keys))
+        except Mq9Error as error:
+            self._embedded(account, card, call, keys, Refused(error))
+
+    def _embedded(
+        self,
+        account: str,
+        card: AgentCard,
+        call: Call,
+        keys: list[bytes],
+        codes: Codes | Refused,
+    ) -> None:
         if isinstance(codes, Refused):
             call.refuse(codes.error)
-            return
-        ref = agent_ref(account, card.name)
-        ttl_s = self._ttl_s if card.ttl_s is None else card.ttl_s
-        command = RegisterAgent(ref, card.mailbox or "", ttl_s, card.body, tuple(codes.items()))
-        self._shards.of(ref).propose(command, partial(_answer, call))
+        else:
+            ref = agent_ref(account, card.name)
+            ttl_s = self._ttl_s if card.ttl_s is None else card.ttl_s
+            command = RegisterAgent(ref, card.mailbox or "", ttl_s, card.body, tuple(codes.items()))
+            self._shards.of(ref).propose(command, partial(_answer, call))
+        for key in keys:
+            self._order.end(key)
 
     def unregister(
         self, account: str, _: int, __: bytes | None, payload: bytes, call: Call
@@ -71,32 +97,51 @@ class Agents:
         """AGENT.UNREGISTER."""
         whom = agent_requests.parse_unregister(payload)
         if whom.address:
-            self._everywhere(UnregisterAgents(mailbox_ref(account, whom.address)), whom, call)
+            ref = mailbox_ref(account, whom.address)
+            command = UnregisterAgents(ref)
+            work = partial(self._everywhere, command, whom.address, call)
+            self._in_turn(_MAILBOX + ref, call, work)
         else:
-            ref = agent_ref(account, whom.name)
-            self._shards.of(ref).propose(UnregisterAgent(ref), partial(_answer, call))
+            agent = agent_ref(account, whom.name)
+            work = partial(self._propose, agent, UnregisterAgent(agent), call)
+            self._in_turn(_NAME + agent, call, work)
 
     def report(self, account: str, _: int, __: bytes | None, payload: bytes, call: Call) -> None:
         """AGENT.REPORT; many share an entry, for which each waits a little."""
         whom, report_info = agent_requests.parse_report(payload)
         if whom.address:
             ref = mailbox_ref(account, whom.address)
-            self._everywhere(ReportAgents(ref, report_info), whom, call, may_wait=True)
+            command = ReportAgents(ref, report_info)
+            work = partial(self._everywhere, command, whom.address, call, may_wait=True)
+            self._in_turn(_MAILBOX + ref, call, work)
         else:
             agent = agent_ref(account, whom.name)
-            command = ReportAgent(agent, report_info)
-            self._shards.of(agent).propose(command, partial(_answer, call), may_wait=True)
+            single = ReportAgent(agent, report_info)
+            work = partial(self._propose, agent, single, call, may_wait=True)
+            self._in_turn(_NAME + agent, call, work)
+
+    def _in_turn(self, key: bytes, call: Call, work: Callable[[], None]) -> None:
+        """Do it now, or behind a REGISTER before it that is still being embedded."""
+        if self._order.is_free(key):
+            work()
+        else:
+            self._order.wait(key, partial(_do, call, work))
+
+    def _propose(
+        self, agent: bytes, command: Command, call: Call, *, may_wait: bool = False
+    ) -> None:
+        self._shards.of(agent).propose(command, partial(_answer, call), may_wait=may_wait)
 
     def _everywhere(
         self,
         command: ByMailbox,
-        whom: agent_requests.Whom,
+        address: str,
         call: Call,
         *,
         may_wait: bool = False,
     ) -> None:
         reply = replies.reported if isinstance(command, ReportAgents) else _done
-        answers = _Answers(len(self._shards.all), whom.address or "", call, reply)
+        answers = _Answers(len(self._shards.all), address, call, reply)
         for shard in self._shards.all:
             done = partial(_step, shard, command, answers)
             shard.propose(command, done, may_wait=may_wait)
@@ -158,6 +203,13 @@ def _step(shard: Shard, command: ByMailbox, answers: _Answers, outcome: Outcome)
             answers.end()
     elif isinstance(outcome, Refused):
         answers.end(outcome)
+
+
+def _do(call: Call, work: Callable[[], None]) -> None:
+    try:
+        work()
+    except Mq9Error as error:
+        call.refuse(error)
 
 
 def _done(_: int) -> bytes:

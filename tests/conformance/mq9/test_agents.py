@@ -259,13 +259,23 @@ async def test_a_name_beside_a_mailbox_decides(mq9: Mq9) -> None:
 
 
 async def test_commands_of_one_connection_keep_their_order(raw: RawNats) -> None:
-    """Also where a REPORT waits for others to share an entry with."""
+    """Also where a REPORT waits for others to share an entry with, or a REGISTER is embedded."""
     name = fresh("agent")
     body = json.dumps({"name": name}).encode()
     commands = ["REGISTER", "REPORT", "UNREGISTER", "REPORT", "REGISTER", "REPORT", "REPORT"]
     answers = [raw.ask(f"$mq9.AI.AGENT.{command}", body) for command in commands]
     errors = [json.loads((await answer).payload)["error"] for answer in answers]
     assert errors == ["", "", "", f"agent not found: {name}", "", "", ""]
+
+
+async def test_a_command_by_mailbox_comes_behind_the_registers_before_it(raw: RawNats) -> None:
+    mailbox, names = fresh("mail"), [fresh("agent") for _ in range(5)]
+    asked = [("REGISTER", {"name": name, "mailbox": mailbox}) for name in names]
+    asked += [("REPORT", {"mailbox": mailbox}), ("UNREGISTER", {"mailbox": mailbox})]
+    asked += [("UNREGISTER", {"mailbox": mailbox})]
+    answers = [raw.ask(f"$mq9.AI.AGENT.{verb}", json.dumps(body).encode()) for verb, body in asked]
+    codes = [json.loads((await answer).payload).get("code", "") for answer in answers]
+    assert codes == [""] * 7 + ["agent_not_found"]
 
 
 async def test_a_thousand_reports_at_once_are_all_answered(mq9: Mq9, raw: RawNats) -> None:
