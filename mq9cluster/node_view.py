@@ -11,6 +11,7 @@ from enum import StrEnum
 from importlib.metadata import version
 from typing import TypeVar
 
+from mq9cluster import search_view
 from mq9cluster.admin.view import (
     ClusterFacts,
     ConnectionFacts,
@@ -28,6 +29,7 @@ from mq9cluster.admin.view import (
 )
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
+from mq9cluster.broker.search_side import SearchSide
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.shard import Shard
@@ -37,6 +39,7 @@ from mq9cluster.domain.measures import LATENCY_BOUNDS_S, SIZE_BOUNDS, Histogram
 from mq9cluster.domain.ports import Clock
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.listener import Listener
+from mq9cluster.gateway.password_checks import PasswordChecks
 from mq9cluster.gateway.session import Session
 from mq9cluster.gateway.settings import Settings
 from mq9cluster.storage.store import Store
@@ -62,6 +65,8 @@ class Parts:
     cluster: Cluster
     router: Router
     mailboxes: Mailboxes
+    search: SearchSide
+    checks: PasswordChecks
     exchange: Exchange
     settings: Settings
     listener: Listener
@@ -114,7 +119,7 @@ class View:
             http_port=self.http_port,
             started_ms=self._started_ms,
             connections_max=settings.connections_max,
-            payload_bytes_max=config.payload_bytes_max,
+            payload_bytes_max=settings.payload_bytes_max if parts else config.payload_bytes_max,
             pending_bytes_max=settings.pending_bytes_max,
             control_line_bytes_max=settings.control_line_bytes_max,
             ping_interval_s=settings.ping_interval_s,
@@ -139,6 +144,9 @@ class View:
             else (),
             websocket_host=config.ws_listen.host if config.ws_listen else "",
             websocket_port=parts.listener.ws_port if parts else 0,
+            auth_required=parts.listener.auth_required if parts else False,
+            tls_required=config.tls is not None and config.tls.handshake != "optional",
+            tls_verify=config.tls is not None and config.tls.verify != "no",
         )
 
     @property
@@ -196,6 +204,7 @@ class View:
             cluster_id=parts.store.cluster_id,
             nodes=[self._node(name, parts.cluster) for name in sorted(parts.cluster.me.addresses)],
             shards=[self._shard(shard, parts.cluster) for shard in count],
+            embedders=search_view.embedders(parts.search),
         )
 
     def state_hashes(self) -> Mapping[str, tuple[int, str]]:
@@ -254,11 +263,13 @@ class View:
         yield Level("mq9_ready", "1 while this node serves clients.", self.phase is Phase.SERVING)
         if self.parts is not None:
             yield from _gateway_readings(self.parts.listener)
+            yield from _access_readings(self.parts.listener, self.parts.checks)
             yield from _router_readings(self.parts.router)
             text = "FETCHes refused because too many of their client waited."
             refused = self.parts.mailboxes.waiting_refused
             yield Counted("mq9_waiting_fetches_refused_total", text, refused)
             yield from _shard_readings(self.parts.cluster.shards.all)
+            yield from search_view.readings(self.parts.search)
             yield from _peer_readings(self.parts.cluster)
             yield from _disk_readings(self.parts.durability, self.parts.store)
             yield from _snapshot_readings(self.parts.cluster.snapshots.counts)
@@ -339,6 +350,7 @@ def _connection(
         )
         for one in (session.subscriptions.values() if with_subjects else ())
     ]
+    tls = session.tls_cipher
     return ConnectionFacts(
         cid=session.connection,
         ip=session.peer[0],
@@ -357,6 +369,10 @@ def _connection(
         version=options.version,
         subscribed=subscribed,
         over_websocket=session.over_websocket,
+        account=session.account,
+        user=session.identity.user,
+        tls_version=tls[1].removeprefix("TLSv") if tls else "",
+        tls_cipher=tls[0] if tls else "",
     )
 
 
@@ -384,6 +400,23 @@ def _gateway_readings(listener: Listener) -> Iterator[Reading]:
     for why, value in (("pending", totals.over_pending), ("deadline", totals.over_deadline)):
         text = "Clients cut off because they did not read, by the limit they were over."
         yield Counted("mq9_slow_consumers_total", text, value, (("limit", why),))
+
+
+def _access_readings(listener: Listener, checks: PasswordChecks) -> Iterator[Reading]:
+    totals = listener.totals
+    for name, text, value in (
+        ("permission_violations", "What users tried and may not.", totals.permission_violations),
+        ("tls_failures", "TLS handshakes of clients that failed.", totals.tls_failures),
+        ("password_checks", "Passwords compared with a hash.", checks.checked),
+        ("password_checks_refused", "Logins that found no room to wait.", checks.refused),
+    ):
+        yield Counted(f"mq9_{name}_total", text, value)
+    for account, use in listener.seats.accounts.items():
+        labels = (("account", account),)
+        text = "Connections of an account to this node."
+        yield Level("mq9_account_connections", text, use.connections, labels)
+        text = "Subscriptions of an account at this node."
+        yield Level("mq9_account_subscriptions", text, use.subscriptions, labels)
 
 
 def _router_readings(router: Router) -> Iterator[Reading]:

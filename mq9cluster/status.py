@@ -91,6 +91,14 @@ def _tables(answer: dict[str, Any]) -> Group:
     agents = sum(shard.get("agents", 0) for shard in answer["shards"])
     totals = f"{mailboxes:,} mailboxes, {messages:,} messages, {agents:,} agents"
     line = Text(f"cluster {answer['cluster_id']}: {totals}")
+    embedders = answer.get("embedders", {})
+    by = embedders.get("model") or embedders.get("concept")
+    if by:
+        line.append(f"\nagents found by {by}")
+    if embedders.get("following"):
+        line.append(f"\n{embedders['following']} is to take over")
+    if embedders.get("differs"):
+        line.append(f"\nthis node's embedder differs: {embedders['differs']}", style="red")
     return Group(_nodes(answer), _shards(answer), line)
 
 

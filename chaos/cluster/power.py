@@ -25,6 +25,7 @@ without flushing its log (EXT4_IOC_SHUTDOWN), kills them, and mounts the image a
 lose acknowledged data, or the test that shows nothing was lost shows nothing.
 """
 
+import contextlib
 import fcntl
 import json
 import os
@@ -91,7 +92,8 @@ class FragileDisk:
     def cut(self, *pids: int) -> None:
         """The power goes: `pids` die, what was not synced is gone, and the disk is back."""
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGSTOP)
         folder = os.open(self.path, os.O_RDONLY)
         try:
             how = struct.pack("I", _SHUTDOWN_WITHOUT_LOG_FLUSH)
@@ -99,7 +101,8 @@ class FragileDisk:
         finally:
             os.close(folder)
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):  # dead, and seen to be
+                os.kill(pid, signal.SIGKILL)
             _wait_until_dead(pid)
         _run("umount", str(self.path))
         self._mount()

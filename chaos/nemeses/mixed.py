@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from chaos.nemeses.disks import PowerLoss
 from chaos.nemeses.scene import Nemesis, Scene
 
 SPELL_S = (3.0, 8.0)
@@ -28,8 +29,12 @@ class Mixed:
         while not scene.over:
             count = scene.rng.choice((1, 1, 2))
             chosen = scene.rng.sample(self._nemeses, count)
+            # who takes the disk away must not meet who starts nodes on it
+            alone = [one for one in chosen if isinstance(one, PowerLoss)]
+            if alone:
+                chosen = list[Nemesis](alone[:1])
             until = min(scene.until, scene.now() + scene.rng.uniform(*SPELL_S))
-            spells = [replace(scene, until=until, patient=count == 1) for _ in chosen]
+            spells = [replace(scene, until=until, patient=len(chosen) == 1) for _ in chosen]
             await asyncio.gather(
                 *(one.play(spell) for one, spell in zip(chosen, spells, strict=True))
             )

@@ -11,12 +11,12 @@ from chaos.checkers.verdict import Verdict
 
 HEAD = """# What the chaos suite found last
 
-Revision `{revision}`, {day}, {cores} cores, Linux {kernel}, Python {python}. Each line is one run:
-requests of clients, those whose outcome nobody knows, those refused, faults, the longest silence
-any of 16 probes saw, the longest wait for full service after a fault ended, and what the checkers
-looked at. Replay: `make chaos ARGS="--cell NAME --seed SEED"`.
+{day}, {cores} cores, Linux {kernel}, Python {python}. Each line is one run: requests of
+clients, those whose outcome nobody knows, those refused, faults, the longest silence any of 16
+probes saw, the longest wait for full service after a fault ended, and what the checkers looked at.
+Replay: `make chaos ARGS="--cell NAME --seed SEED"`.
 
-| cell | seed | requests | unknown | refused | faults | outage | healing | judged | verdict |
+| cell | seed, revision | requests | unknown | refused | faults | outage | healing | judged | |
 |---|---|---|---|---|---|---|---|---|---|
 """
 
@@ -46,7 +46,6 @@ class Played(Protocol):
 def page(results: Sequence[Played]) -> str:
     """All of it."""
     head = HEAD.format(
-        revision=_revision(),
         day=time.strftime("%Y-%m-%d", time.gmtime()),
         cores=os.cpu_count(),
         kernel=platform.release().partition("-")[0],
@@ -59,17 +58,19 @@ def page(results: Sequence[Played]) -> str:
         f"{sum(one.unknown for one in results):,} of unknown outcome, "
         f"{sum(one.faults for one in results)} faults. {said}\n"
     )
-    return head + "".join(map(_line, results)) + total
+    revision = _revision()
+    return head + "".join(_line(one, revision) for one in results) + total
 
 
-def _line(one: Played) -> str:
+def _line(one: Played, revision: str) -> str:
     healing = max([one.whole_s, *one.recoveries_s])
     looked = ", ".join(f"{v.checker} {v.looked}" for v in one.verdicts if v.checker != "traffic")
     found = "; ".join(f"{len(v.violations)} of {v.checker}" for v in one.verdicts if v.violations)
     verdict = "right" if one.right else "**WRONG**"
     return (
-        f"| {one.title} | {one.seed} | {one.operations:,} | {one.unknown:,} | {one.refused:,} | "
-        f"{one.faults} | {one.outage_s:.1f} s | {healing:.1f} s | {looked} | "
+        f"| {one.title} | {one.seed}, {revision} | "
+        f"{one.operations:,} | {one.unknown:,} | {one.refused:,} | {one.faults} | "
+        f"{one.outage_s:.1f} s | {healing:.1f} s | {looked} | "
         f"{verdict}{': ' + found if found else ''} |\n"
     )
 

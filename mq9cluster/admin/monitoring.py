@@ -46,6 +46,7 @@ def varz(view: NodeView, requests: Mapping[str, int]) -> Json:
         "host": server.host,
         "port": server.port,
         "connect_urls": list(server.connect_urls),
+        **{key: True for key in _SECURITY if getattr(server, key)},
         "max_connections": server.connections_max,
         "ping_interval": round(server.ping_interval_s * _NANOSECONDS),
         "ping_max": server.pings_outstanding_max,
@@ -91,6 +92,9 @@ def varz(view: NodeView, requests: Mapping[str, int]) -> Json:
 
 
 _NOBODY_ELSE = {"clients": 0, "routes": 0, "gateways": 0, "leafs": 0}
+
+
+_SECURITY = ("auth_required", "tls_required", "tls_verify")  # left out where they are not
 
 
 def _cluster_of(server: ServerFacts) -> Json:
@@ -151,7 +155,11 @@ def _connection(facts: ConnectionFacts, now_ms: int, *, subs: str, in_full: bool
         "lang": facts.lang,
         "version": facts.version,
     }
-    if not in_full:  # clients may call themselves whatever they like
+    if facts.tls_version:
+        shown |= {"tls_version": facts.tls_version, "tls_cipher_suite": facts.tls_cipher}
+    if in_full:
+        shown |= {"account": facts.account, "authorized_user": facts.user}
+    else:  # clients may call themselves whatever they like
         for field in ("name", "lang", "version"):
             shown[field] = without_secrets(shown[field])
     if subs == SUBJECTS:

@@ -49,6 +49,9 @@ class ServerFacts:
     cluster_urls: Sequence[str]  # of the other nodes
     websocket_host: str
     websocket_port: int  # 0: there is no such listener
+    auth_required: bool = False
+    tls_required: bool = False
+    tls_verify: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +75,10 @@ class ConnectionFacts:
     version: str
     subscribed: "Sequence[SubscriptionFacts]" = ()
     over_websocket: bool = False
+    account: str = ""
+    user: str = ""  # or public nkey; never a token
+    tls_version: str = ""  # "": in clear
+    tls_cipher: str = ""
 
 
 class SubscriptionFacts(NamedTuple):
@@ -147,12 +154,28 @@ class ShardFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class EmbedderFacts:
+    """By what agents are found: ids of the cluster's embedders, "" for none.
+
+    `codes` are those of which this node's search holds vectors; `differs` says how this node's own
+    embedders are not the cluster's.
+    """
+
+    concept: str = ""
+    model: str = ""
+    following: str = ""
+    codes: Sequence[str] = ()
+    differs: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class ClusterFacts:
     """The cluster, as this node sees it."""
 
     cluster_id: str
     nodes: Sequence[NodeFacts]
     shards: Sequence[ShardFacts]
+    embedders: EmbedderFacts = EmbedderFacts()
 
 
 class Counted(NamedTuple):

@@ -6,6 +6,7 @@ and stops it last.
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from functools import partial
 
 from mq9cluster.broker.discovery import Discovery
@@ -13,6 +14,7 @@ from mq9cluster.broker.embedding import Embedding
 from mq9cluster.broker.http_post import HttpPost
 from mq9cluster.broker.reembedding import Reembedding
 from mq9cluster.cluster.cluster import Cluster
+from mq9cluster.cluster.directory import Directory
 from mq9cluster.cluster.embedders import Embedders
 from mq9cluster.cluster.finding import ask
 from mq9cluster.cluster.search_thread import Searchable, SearchThread
@@ -43,7 +45,7 @@ class SearchSide:
     async def open(self) -> Searchable:
         """Read the lexicon and the model that is set; what makes shards searchable."""
         language = self._language = Language(await asyncio.to_thread(load_lexicon))
-        self.embedding = Embedding(self._thread, language, self._embedders, self._ask_peers)
+        self.embedding = Embedding(self._thread, language, lambda: self.embedders, self._ask_peers)
         if self._setting != BUILT_IN:
             try:
                 self.embedding.model = await open_embedder(self._setting, self._post)
@@ -79,15 +81,22 @@ class SearchSide:
         await self._post.close()
         await asyncio.to_thread(self._thread.stop)
 
-    def _embedders(self) -> Embedders:
+    @property
+    def embedders(self) -> Embedders:
+        """The cluster's, as far as this node knows."""
         return self._cluster.meta.meta.embedders if self._cluster else Embedders()
+
+    @property
+    def directories(self) -> Mapping[int, Directory]:
+        """Those of this node's replicas, by shard."""
+        return self._cluster.directories if self._cluster else {}
 
     async def _ask_peers(self, embedder: str, text: str) -> bytes | None:
         """A question's code from a node that has the embedder."""
         cluster = self._cluster
         if cluster is None:
             return None
-        for node in self._embedders().having(embedder):
+        for node in self.embedders.having(embedder):
             if cluster.peers.is_up(node):
                 try:
                     async with asyncio.timeout(ASK_PEER_S):

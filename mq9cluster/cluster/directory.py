@@ -144,8 +144,12 @@ class Directory:
         return Answer(()) if index is None else index.search(question, statistics)
 
     def embedders(self) -> set[str]:
-        """In the search thread: whose codes there are."""
-        return {by for index in self._version.indexes.values() for by in index.embedders()}
+        """Whose codes there are, by the last that was followed."""
+        return {by for index in list(self._version.indexes.values()) for by in index.embedders()}
+
+    def __len__(self) -> int:
+        """Agents there are, by the last that was followed; expired ones are among them."""
+        return sum(len(index) for index in list(self._version.indexes.values()))
 
     def missing_count(self, embedder: str) -> int:
         """In the search thread: how many agents have no code of an embedder."""
@@ -166,8 +170,8 @@ class Directory:
             index.drop_embedder(embedder)
 
     def memory_bytes(self) -> int:
-        """In the search thread: of vectors and graphs."""
-        return sum(index.memory_bytes() for index in self._version.indexes.values())
+        """About the memory of vectors and graphs."""
+        return sum(index.memory_bytes() for index in list(self._version.indexes.values()))
 
     def _catch_up(self, version: _Version) -> None:
         """Follow the oldest entry that was not followed yet."""

@@ -273,6 +273,8 @@ class GrpcConnection(asyncio.Protocol):
                 for stream in self._streams.values():
                     stream.window += value - self._stream_window
                 self._stream_window = value
+            elif setting == Setting.HEADER_TABLE_BYTES:
+                self._encoder.header_table_size = min(value, http2.HEADER_TABLE_BYTES)
             elif setting == Setting.FRAME_BYTES_MAX:
                 if not http2.FRAME_BYTES_DEFAULT <= value < 2**24:
                     raise ProtocolBroken(Code.PROTOCOL_ERROR, "frames of an odd size")

@@ -12,6 +12,7 @@ PREFACE: Final = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_BYTES_DEFAULT: Final = 16_384  # the largest frame, until the other side's SETTINGS allow more
 WINDOW_DEFAULT: Final = 65_535
 WINDOW_MAX: Final = 2**31 - 1
+HEADER_TABLE_BYTES: Final = 4_096  # what header compression may remember; never more than this
 CONTROL_FRAME_BYTES_MAX: Final = 32_768  # of any frame but DATA: headers of gRPC are a few hundred
 
 
@@ -33,6 +34,7 @@ class Kind(IntEnum):
 class Setting(IntEnum):
     """What SETTINGS can say."""
 
+    HEADER_TABLE_BYTES = 1
     ENABLE_PUSH = 2
     STREAMS_MAX = 3
     INITIAL_WINDOW = 4

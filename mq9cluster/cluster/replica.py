@@ -149,7 +149,7 @@ class Replica:
         self.engine, self._durability, self._group = engine, durability, group
         self._turns = durability.turns
         self._catch_up_to = engine.commit_index
-        if self.directory:
+        if self.directory is not None:
             self.directory.rebuild()
 
     def stop(self) -> None:
@@ -157,7 +157,7 @@ class Replica:
         self._stopped = True
         if self._expire_timer:
             self._expire_timer.cancel()
-        if self.directory:
+        if self.directory is not None:
             self.directory.stop()
 
     @property
@@ -288,7 +288,7 @@ class Replica:
             under_way = self._under_way.pop(entry.index, None)
             if under_way:
                 self._answer(under_way, entry, applied.outcomes)
-            if applied.agents and self.directory:
+            if applied.agents and self.directory is not None:
                 self.directory.follow(applied.agents)
             if applied.changed:
                 for waiter in self.waiting_room.wake(applied.changed):
@@ -331,7 +331,7 @@ class Replica:
         self._let_go_of_entries(before_term=None)
         self._state = state
         self.machine = Machine(state)
-        if self.directory:
+        if self.directory is not None:
             self.directory.rebuild()
         self._after_applying()
 

@@ -119,6 +119,12 @@ class Connection(asyncio.Protocol):
         transport = getattr(self, "_transport", None)  # none yet while TLS is settled
         return transport is not None and bool(transport.get_extra_info("websocket"))
 
+    @property
+    def tls_cipher(self) -> tuple[str, str, int] | None:
+        """Cipher suite, version and bits; None in clear."""
+        cipher: tuple[str, str, int] | None = self._transport.get_extra_info("cipher")
+        return cipher
+
     def change_payload_max(self, payload_bytes_max: int) -> None:
         """Of what is read from now on."""
         self._parser.payload_bytes_max = payload_bytes_max

@@ -94,6 +94,11 @@ class Listener:
         return self._shared.sessions
 
     @property
+    def auth_required(self) -> bool:
+        """Whether clients have to say who they are."""
+        return self._shared.authenticator.anonymous is None
+
+    @property
     def seats(self) -> Seats:
         """What accounts and users have of this node."""
         return self._shared.seats
@@ -241,7 +246,7 @@ class Listener:
             "client_id": session.connection,
             "client_ip": session.peer[0],
         }
-        if self._shared.authenticator.anonymous is None:
+        if self.auth_required:
             fields["auth_required"] = True
         tls = self._tls
         if tls is not None:

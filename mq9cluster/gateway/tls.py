@@ -128,7 +128,9 @@ class TlsDoor:
             return session
 
         try:
-            if len(shared.sessions) + len(self._settling) > shared.settings.connections_max:
+            # Handshakes are bounded like connections, beside them; each session looks once more.
+            limit = shared.settings.connections_max
+            if len(shared.sessions) >= limit or len(self._settling) > limit:
                 self._refuse(client, session)
                 return
             async with asyncio.timeout(within_s):

@@ -272,7 +272,7 @@ class ShardIndex:
 
     def memory_bytes(self) -> int:
         """Memory of vectors and graphs, which dominate."""
-        return sum(space.memory_bytes() for space in self._spaces.values())
+        return sum(space.memory_bytes() for space in list(self._spaces.values()))
 
     def _space(self, embedder: str) -> VectorSpace:
         space = self._spaces.get(embedder)

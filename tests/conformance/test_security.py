@@ -238,6 +238,8 @@ async def test_no_secret_is_in_logs_metrics_or_monitoring(node):
             for path in ("/varz", "/connz?subs=detail&auth=1", "/subsz?subs=1", "/routez",
                          "/cluster", "/metrics", "/nowhere")
         ]  # fmt: skip
+    assert '"auth_required"' in pages[0]
+    assert 'mq9_account_connections{account="A"} 2' in pages[5]
     for text in (*pages, node.log_text()):
         for secret in (*SECRETS, BCRYPT, ARGON2, KEY.seed, "$2b$", "$argon2"):
             assert secret not in text

@@ -1,5 +1,7 @@
 """Users and accounts in the file: what they mean, and what is said of wrong ones."""
 
+from pathlib import Path
+
 import pytest
 
 from mq9cluster.config import ConfigError, node_config
@@ -208,3 +210,21 @@ def test_secrets_are_not_in_the_configurations_repr(tmp_path):
     assert "hush" not in repr(node_config({}, {}, file))
     file.write_text('[authorization]\ntoken = "hush"\n')
     assert "hush" not in repr(node_config({}, {}, file))
+
+
+def test_the_example_of_the_documentation_is_taken(read):
+    page = (Path(__file__).parents[3] / "docs" / "operations.md").read_text()
+    start = page.index("    no_auth_user =")
+    example = page[start : page.index("\n`[authorization]`", start)]
+    for shown, whole in (
+        ("$2b$11$…", hashed("p", "bcrypt", 4)),
+        ("$argon2id$…", hashed("p", "argon2")),
+        ("UD…", KEY.public),
+    ):
+        assert shown in example
+        example = example.replace(shown, whole)
+    access = read("\n".join(line[4:] for line in example.splitlines()))
+    assert list(access.users) == ["guest", "planner", KEY.public]
+    assert access.accounts == {"ACME": UseLimits(500, 10_000)}
+    sends = access.users[KEY.public].permissions
+    assert sends.subscribe.allow == (Rule(b"_INBOX.>"), Rule(b"jobs.*", b"workers"))

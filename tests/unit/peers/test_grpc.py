@@ -6,6 +6,7 @@ from contextlib import suppress
 
 import grpc
 import grpc.aio
+import hpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -253,6 +254,25 @@ async def test_streams_beyond_the_limit_are_refused_and_the_others_go_on(ours, m
         frames += cut.feed(await reader.read(65_536))
     refused = [frame for frame in frames if frame.kind == Kind.RST_STREAM]
     assert [(f.stream, f.payload[-1]) for f in refused] == [(5, Code.REFUSED_STREAM)]
+    writer.close()
+
+
+async def test_a_client_that_remembers_no_headers_is_answered_with_whole_ones(ours):
+    """SETTINGS_HEADER_TABLE_SIZE 0: what is compressed must not lean on what was said before."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", ours.port)
+    writer.write(http2.PREFACE + http2.settings([(1, 0)]))
+    decoder, cut, frames = hpack.Decoder(), FrameReader(STREAM_WINDOW), []
+    decoder.max_allowed_table_size = 0
+    for stream in (1, 3):
+        writer.write(http2.frame(Kind.HEADERS, http2.END_HEADERS, stream, OPENED))
+        writer.write(http2.frame(Kind.DATA, 0, stream, b"\0\0\0\0\1x"))
+    while sum(frame.kind == Kind.HEADERS for frame in frames) < 2:
+        frames += cut.feed(await reader.read(65_536))
+    for frame in frames:
+        if frame.kind == Kind.HEADERS:
+            headers = [(":status", "200"), ("content-type", "application/grpc")]
+            assert decoder.decode(frame.payload) == headers
+    assert decoder.header_table_size == 0
     writer.close()
 
 
