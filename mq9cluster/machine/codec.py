@@ -88,6 +88,13 @@ def encode_command(command: Command) -> bytes:
 
 def decode_command(data: bytes) -> Command:
     """The command `data` says; raises UnknownFormat."""
+    try:
+        return _decode_command(data)
+    except (struct.error, IndexError, TypeError, ValueError) as error:
+        raise UnknownFormat(f"a command of {len(data)} bytes: {error}") from error
+
+
+def _decode_command(data: bytes) -> Command:
     kind = data[0]
     if kind == _SEND_KIND:
         return _decode_send(data)
@@ -392,6 +399,8 @@ def decode_entry(data: bytes) -> tuple[int, list[bytes]]:
     if len(data) < _ENTRY.size or data[0] != ENTRY_VERSION:
         raise UnknownFormat(f"an entry of {len(data)} bytes begins with {data[:1].hex() or '-'}")
     _, stamp_ms, count = _ENTRY.unpack_from(data)
+    if count * _LENGTH.size > len(data):  # or it would count to four billion
+        raise UnknownFormat(f"an entry of {len(data)} bytes with {count} parcels")
     parcels: list[bytes] = []
     at = _ENTRY.size
     for _ in range(count):
