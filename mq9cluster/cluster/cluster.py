@@ -169,6 +169,7 @@ class Cluster:
         applied = self.meta.meta.applied_index
         engine, group = self._open_group(META_GROUP, self.meta, names, applied)
         self.meta.start(engine, self._durability, group)
+        self._know_peers()  # before anybody dials: an emptied disk must not vote under its old name
         if len(names) > 1:
             await self.peers.start(self.me.peer_host, self.me.peer_port)
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._watch())]
@@ -189,7 +190,13 @@ class Cluster:
             raise ForeignData(f"--peers: the cluster was born with {', '.join(born)}")
 
     def _found(self, names: Sequence[str]) -> None:
-        if self.meta.engine.is_leader:
+        """As leader of an empty `meta`, found the cluster, once all first members are there.
+
+        A majority would do for Raft, but not be enough to tell a birth from a majority of emptied
+        disks: the node that still has its data has a cluster, and does not talk to these.
+        """
+        everybody = all(map(self.peers.is_up, self.peers.names))
+        if self.meta.engine.is_leader and everybody:
             cluster_id = self._random.token(16).hex()
             placement = place(names, self.me.shards)
             self.meta.propose(meta.found(cluster_id, names, self.me.shards, placement, FEATURES))
@@ -387,9 +394,12 @@ class Cluster:
 
     def _meta_changed(self) -> None:
         self._changed.set()
+        self._know_peers()
+        self._above.on_members()
+
+    def _know_peers(self) -> None:
         ids = {name: f"{run.node_id:016x}" for name, run in self.meta.meta.runs.items()}
         self.peers.know(ids)
-        self._above.on_members()
 
     def leader_of(self, shard: int) -> str:
         """The node that is believed to lead a shard, or ""."""
