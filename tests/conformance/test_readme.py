@@ -51,6 +51,8 @@ async def test_the_commands_of_the_readme_answer_as_it_says(serve_node):
         for subject, body, priority in commands()
     ]
     await client.close()
-    assert len(replies) == 4
+    assert len(replies) == 7
     assert b'"mail_address":"demo"' in replies[0]
     assert re.findall(rb'"payload":"(.*?)"', replies[3]) == [b"stop everything", b"hello"]
+    for found in replies[5:]:
+        assert b'"name":"agent.translator"' in found
