@@ -6,13 +6,19 @@ import sys
 from pathlib import Path
 
 import nats
+import pytest
 
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 
 
-async def test_the_python_exchange_of_the_readme_works(serve_node):
+EXCHANGE = ["critical stop everything", "normal summarise chapter 1", "{'error': ''}"]
+REGISTRATION = ["agent.writer {'load': 0.2}"]
+
+
+@pytest.mark.parametrize(("number", "says"), [(0, EXCHANGE), (1, REGISTRATION)])
+async def test_the_python_programs_of_the_readme_work(serve_node, number, says):
     node = await serve_node()
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[number]
     assert "nats://127.0.0.1:4222" in program
     process = await asyncio.create_subprocess_exec(
         sys.executable,
@@ -23,11 +29,7 @@ async def test_the_python_exchange_of_the_readme_works(serve_node):
     )
     said, errors = await process.communicate()
     assert (errors.decode(), process.returncode) == ("", 0)
-    assert said.decode().splitlines() == [
-        "critical stop everything",
-        "normal summarise chapter 1",
-        "{'error': ''}",
-    ]
+    assert said.decode().splitlines() == says
 
 
 def commands():
