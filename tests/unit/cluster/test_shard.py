@@ -355,6 +355,26 @@ async def test_a_delayed_message_wakes_those_who_wait_when_its_time_comes(one: O
     assert found.messages[0].created_ms >= sent_ms + 1_000
 
 
+@pytest.mark.parametrize("ahead_s", [10, 60])
+async def test_who_reads_after_a_time_without_a_leader_sees_what_fell_due_in_it(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch, ahead_s: int
+) -> None:
+    # Found by chaos, kill-majority, seed 13: the first QUERY a new leader answered was of the time
+    # before the outage.
+    shard = await one.start()
+    replica = replica_of(shard)
+    await outcome_of(shard, CreateMailbox(REF))
+    await outcome_of(shard, SendMessage(REF, b"gone", ttl_s=5))
+    await outcome_of(shard, SendMessage(REF, b"come", delay_s=5))
+    assert await queried(shard) == [b"gone"]
+    now_ms = replica.machine.now_ms + ahead_s * 1000
+    monkeypatch.setattr(replica._time, "_now_ms", float(now_ms))
+    found, again = await asyncio.gather(queried(shard), fetched(shard, Browse(REF, 0)))
+    assert found == [b"come"]
+    assert isinstance(again, MessagesRead)
+    assert [message.payload for message in again.messages] == [b"come"]
+
+
 async def test_a_fetch_that_finds_nothing_in_time_answers_nothing(one: OneShard) -> None:
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
