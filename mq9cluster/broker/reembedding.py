@@ -14,16 +14,14 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import Final, NamedTuple
 
-import orjson
-
 from mq9cluster.broker.embedding import Embedding
 from mq9cluster.cluster import meta
 from mq9cluster.cluster.cluster import Cluster
-from mq9cluster.cluster.directory import Missing
+from mq9cluster.cluster.directory import Missing, parse_registered
 from mq9cluster.cluster.embedders import Embedders
 from mq9cluster.cluster.search_thread import Searching
 from mq9cluster.domain.address import agent_ref
-from mq9cluster.domain.agent import card_digest, parse_card
+from mq9cluster.domain.agent import card_digest
 from mq9cluster.domain.command import Command, DropEmbedder, SetAgentCode
 from mq9cluster.domain.outcome import Outcome, Refused
 from mq9cluster.machine.agents_read import agents_at
@@ -196,9 +194,10 @@ class Reembedding:
     async def _fill_step(
         self, shard: int, by: str, cards: Sequence["_Card"], nothing: dict[Missing, bytes]
     ) -> None:
-        codes = await self._embedding.codes_by(
-            by, [parse_card(orjson.loads(c.body)) for c in cards]
-        )
+        parsed = [parse_registered(card.body) for card in cards]
+        known = [card for card in parsed if card]
+        made = iter(await self._embedding.codes_by(by, known))
+        codes = [next(made) if card else None for card in parsed]
         commands: list[Command] = []
         for card, code in zip(cards, codes, strict=True):
             if code:

@@ -204,7 +204,7 @@ class Directory:
         index = indexes.get(agent.account)
         if index is None:
             index = indexes[agent.account] = ShardIndex(self._analyzer(), {})
-        card = _card(agent.body)
+        card = parse_registered(agent.body)
         if card is None:
             index.remove(agent.name)
             return
@@ -248,7 +248,7 @@ _FOLLOW: Final[Mapping[Change, Callable[[Directory, Indexes, AgentChange], None]
 }
 
 
-def _card(body: bytes) -> AgentCard | None:
+def parse_registered(body: bytes) -> AgentCard | None:
     """The card, as REGISTER checked it; None for one that only a newer version takes."""
     try:
         return parse_card(orjson.loads(body))
