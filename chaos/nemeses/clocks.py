@@ -30,7 +30,7 @@ class ClockJump:
 
 
 class ClockDrift:
-    """All clocks of every node run at another rate."""
+    """All clocks of one node run at another rate. Not of more: the cluster's time is the median."""
 
     name = "clock-drift"
     needs = frozenset({SHIM})
@@ -39,10 +39,10 @@ class ClockDrift:
     async def play(self, scene: Scene) -> None:
         """Drift apart, then be right again."""
         while not scene.over:
-            with scene.fault(self.name, scene.cluster.nodes, lost=True):
-                for node in scene.cluster.nodes:
-                    scene.shims[node.name].drift(scene.rng.choice(RATES))
+            victim = await scene.leader()
+            rate = scene.rng.choice(RATES)
+            with scene.fault(f"{self.name} x {rate:g}", [victim], lost=True):
+                scene.shims[victim.name].drift(rate)
                 await scene.wait(scene.rng.uniform(4, 8))
-                for node in scene.cluster.nodes:
-                    scene.shims[node.name].heal()
+                scene.shims[victim.name].heal()
             await scene.recover()
