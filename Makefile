@@ -66,7 +66,7 @@ sim-coverage: venv
 	  -m pytest -q tests/simulation/test_whole.py tests/simulation/test_whole_too.py $(ARGS)
 	@$(BIN)/coverage report --data-file=.coverage.simulation --skip-covered --show-missing \
 	  --include='mq9cluster/cluster/*,mq9cluster/machine/*,mq9cluster/storage/*' \
-	  --omit='*/storage/database.py,*/cluster/peers.py,*/cluster/peer_*.py,*/cluster/proto/*'
+	  --omit='*/storage/database.py,*/cluster/peers.py,*/cluster/peer_*.py,*/cluster/proto/*,*/cluster/grpc_*.py,*/cluster/http2.py'
 
 chaos: venv  ## real nodes under real faults, ten minutes; chaos/README.md
 	@$(BIN)/python -m chaos $(ARGS)

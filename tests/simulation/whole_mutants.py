@@ -21,6 +21,7 @@ from mq9cluster.machine import apply, consumer_group, ends, hand_outs, rows
 from mq9cluster.machine import mailbox as mailboxes
 from mq9cluster.machine.codec import Parcel
 from mq9cluster.machine.sessions import Sessions
+from mq9cluster.machine.workspace import Workspace
 from mq9cluster.storage.state import ShardState, switch_epoch
 from tests.simulation.disk import Disk
 from tests.simulation.mutants import ReadsAlone
@@ -78,7 +79,7 @@ def _ignores_the_end_of_a_lease() -> Iterator[None]:
     with ExitStack() as patches:
         patches.enter_context(patch.object(runs.Runs, "lose", lose))
         patches.enter_context(patch.object(consumer_group, "_refuse_ended_run", lambda *_: None))
-        patches.enter_context(patch.object(Sessions, "_run_ended", lambda *_: False))
+        patches.enter_context(patch.object(Workspace, "is_ended", lambda *_: False))
         yield
 
 
