@@ -262,6 +262,6 @@ async def until_one_ends(*work: Awaitable[object]) -> None:
             if not task.cancelled():
                 task.exception()
     for task in done:
-        if task.cancelled():
+        if task.cancelled():  # gRPC's way to say that the call was cancelled
             raise PeerUnavailable("the stream was cancelled")
         task.result()

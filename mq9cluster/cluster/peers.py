@@ -3,20 +3,29 @@
 `node` starts it with a `PeerHandler`; `links`, replicas and routes send through it. Sending never
 waits: it puts into a bounded outbox, and one writer per stream sends everything that gathered
 since its last write as one message. Each node dials each peer for what it has to say
-(`peer_link`); answers come back on the same stream (`peer_service`). The bytes on the wire are the
-business of `grpc_connection` and `grpc_server`.
+(`peer_link`); answers come back on the same stream (`peer_service`). Here are only the streams
+themselves: channels, the server, TLS, and gRPC's errors as ours.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
-from mq9cluster.cluster import peer_tls
-from mq9cluster.cluster.grpc_connection import GrpcConnection
-from mq9cluster.cluster.grpc_server import GrpcServer
+# gRPC's core writes to stderr, past all logging, again at every try; what is worth knowing comes
+# as an error of a call. It reads this when it is loaded.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+# Its event engine hands every frame from thread to thread before ours sees it; without it the one
+# thread that polls does the reading and writing itself: half of the processor time per frame.
+os.environ.setdefault("GRPC_EXPERIMENTS", "-event_engine_client,-event_engine_listener")
+
+import grpc
+import grpc.aio
+
+from mq9cluster.cluster.outbox import PIECE_BYTES_MAX
 from mq9cluster.cluster.peer_hello import Doorkeeper
 from mq9cluster.cluster.peer_link import (
     BACKOFF_S,
@@ -40,6 +49,7 @@ from mq9cluster.cluster.peer_words import (
     Flag,
     PeerHandler,
     PeerIdentity,
+    PeerRefused,
     PeerTls,
     PeerUnavailable,
     Stream,
@@ -71,7 +81,66 @@ SERVICE: Final = "mq9.peers.v1.Peers"
 STREAMS: Final = ("Raft", "Requests", "Routes")
 SNAPSHOT: Final = "Snapshot"
 SNAPSHOT_CHUNK_BYTES_MAX: Final = 1 << 20  # two or three of them are in memory on either side
+MESSAGE_BYTES_MAX: Final = PIECE_BYTES_MAX + (4 << 20)  # the largest piece behind a full frame
+STOP_S_MAX: Final = 0.5  # for streams to end in order
+
 _log = logging.getLogger(__name__)
+
+_OPTIONS: Final = (
+    ("grpc.max_send_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
+    ("grpc.use_local_subchannel_pool", 1),  # a new channel must not inherit an old one's backoff
+    ("grpc.so_reuseport", 0),  # a second process on the same port has to fail
+    ("grpc.enable_retries", 0),  # the same Hello twice; and each message would be kept for it
+    ("grpc.enable_http_proxy", 0),  # a proxy for the world is none between nodes
+    ("grpc.service_config_disable_resolution", 1),  # no TXT look-ups before each connection
+)
+_RAW: Final = {"request_serializer": None, "response_deserializer": None}  # bytes: parsed by us
+_RAW_SERVED: Final = {"request_deserializer": None, "response_serializer": None}
+_BROKEN: Final = (grpc.RpcError, grpc.aio.BaseError, asyncio.InvalidStateError)
+
+
+def _certificates(tls: PeerTls) -> Any:
+    return grpc.ssl_server_certificate_configuration(
+        [(tls.key, tls.certificate)], root_certificates=tls.authority
+    )
+
+
+class _GrpcStream:
+    """A gRPC call, of either side, as a `Stream`."""
+
+    __slots__ = ("_call", "_raw_read", "_raw_write")
+
+    def __init__(self, call: Any) -> None:
+        self._call = call
+        self._raw_read = call.read
+        self._raw_write = call.write
+
+    async def send(self, data: bytes) -> None:
+        """Write one message; waits while the other side is slow. Raises PeerUnavailable."""
+        try:
+            await self._raw_write(data)
+        except _BROKEN as error:
+            raise _translated(error) from error
+
+    async def receive(self) -> bytes:
+        """The next message. Raises PeerUnavailable at the end."""
+        try:
+            data = await self._raw_read()
+        except _BROKEN as error:
+            raise _translated(error) from error
+        if data is grpc.aio.EOF:
+            raise PeerUnavailable("the stream ended")
+        return bytes(data)
+
+
+def _translated(error: Exception) -> PeerUnavailable:
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return PeerUnavailable(str(error) or type(error).__name__)
+    why = error.details() or error.code().name
+    if error.code() is grpc.StatusCode.PERMISSION_DENIED:
+        return PeerRefused(f"it refuses us: {why}")
+    return PeerUnavailable(why)
 
 
 class Peers:
@@ -87,6 +156,7 @@ class Peers:
         tls: PeerTls | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
+        self._tls = tls
         self._addresses = {name: at for name, at in addresses.items() if name != me.name}
         self._door = Doorkeeper(me, addresses, self._loop.time)
         self._service = PeerService(self._door, handler, clock)
@@ -96,30 +166,40 @@ class Peers:
         }
         self._began_s = self._loop.time()
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        service = self._service
-        serving = (service.raft, service.requests, service.routes, service.snapshot)
-        paths = (f"/{SERVICE}/{name}" for name in (*STREAMS, SNAPSHOT))
-        methods = dict(zip(paths, serving, strict=True))
-        self._server = GrpcServer(methods, peer_tls.server_context(tls) if tls else None)
-        self._tls = peer_tls.client_context(tls) if tls else None
+        self._server: Any = None
         self._stopped = False
 
     # --- life ------------------------------------------------------------------------------------
 
     async def start(self, host: str, port: int) -> int:
         """Listen and begin to dial; the port. Raises OSError where it cannot listen."""
-        bound = await self._server.start(host, port)
+        server = grpc.aio.server(options=_OPTIONS)
+        server.add_generic_rpc_handlers((self._methods(),))
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            if self._tls:
+                credentials = grpc.dynamic_ssl_server_credentials(
+                    _certificates(self._tls),
+                    self._newest_certificates,
+                    require_client_authentication=True,
+                )
+                bound = server.add_secure_port(address, credentials)
+            else:
+                bound = server.add_insecure_port(address)
+        except RuntimeError as error:
+            raise OSError(0, "address in use or not ours") from error
+        await server.start()
+        self._server = server
         for link in self._links.values():
             self._keep_up(link)
-        return bound
+        return int(bound)
 
     def change_tls(self, tls: PeerTls) -> None:
         """Other certificates from the next connection on, in either direction; connections that
-        are there stay. Whether there is TLS at all does not change. Raises ssl.SSLError.
+        are there stay. Whether there is TLS at all does not change.
         """
         if self._tls is not None:
-            self._server.change_tls(peer_tls.server_context(tls))
-            self._tls = peer_tls.client_context(tls)
+            self._tls = tls
 
     def _keep_up(self, link: Link) -> None:
         if not self._stopped:
@@ -141,7 +221,8 @@ class Peers:
         if self._tasks:
             await asyncio.wait(self._tasks.values())
         self._service.stop()
-        await self._server.stop()
+        if self._server:
+            await self._server.stop(STOP_S_MAX)
 
     # --- sending ---------------------------------------------------------------------------------
 
@@ -177,7 +258,8 @@ class Peers:
         return sending.result()
 
     async def _send_snapshot(self, peer: str, header: bytes, chunks: AsyncIterator[bytes]) -> bytes:
-        async with self._dial(self._addresses[peer], (SNAPSHOT,)) as (stream,):
+        async with self._channel(self._addresses[peer]) as channel:
+            stream = _GrpcStream(channel.stream_stream(f"/{SERVICE}/{SNAPSHOT}", **_RAW)())
             answering = self._loop.create_task(stream.receive())
             try:
                 first = pb.SnapshotFrame(hello=self._door.hello(peer), header=header)
@@ -240,22 +322,44 @@ class Peers:
 
     # --- streams ---------------------------------------------------------------------------------
 
+    def _channel(self, address: str) -> Any:
+        if self._tls is None:
+            return grpc.aio.insecure_channel(address, options=_OPTIONS)
+        credentials = grpc.ssl_channel_credentials(
+            self._tls.authority, self._tls.key, self._tls.certificate
+        )
+        return grpc.aio.secure_channel(address, credentials, options=_OPTIONS)
+
     @asynccontextmanager
-    async def _dial(
-        self, address: str, methods: Sequence[str] = STREAMS
-    ) -> AsyncIterator[Sequence[Stream]]:
-        """A fresh connection, and a stream on it for each purpose. Raises PeerUnavailable."""
-        host, _, port = address.rpartition(":")
-        try:
-            async with asyncio.timeout(CONNECT_S_MAX):
-                _, connection = await self._loop.create_connection(
-                    GrpcConnection, host.strip("[]"), int(port), ssl=self._tls
-                )
-        except TimeoutError as error:
-            raise PeerUnavailable("no answer") from error
-        except OSError as error:
-            raise PeerUnavailable(error.strerror or str(error)) from error
-        try:
-            yield [connection.open(f"/{SERVICE}/{name}", address) for name in methods]
-        finally:
-            connection.abort()
+    async def _dial(self, address: str) -> AsyncIterator[Sequence[Stream]]:
+        """A fresh connection, and a stream on it for each purpose."""
+        async with self._channel(address) as channel:
+            yield [
+                _GrpcStream(channel.stream_stream(f"/{SERVICE}/{name}", **_RAW)())
+                for name in STREAMS
+            ]
+
+    def _newest_certificates(self) -> Any:
+        """For the next handshake; gRPC asks from threads of its own."""
+        return _certificates(self._tls) if self._tls else None
+
+    def _methods(self) -> Any:
+        service = self._service
+        handlers = (service.raft, service.requests, service.routes, service.snapshot)
+        return grpc.method_handlers_generic_handler(
+            SERVICE,
+            {
+                name: grpc.stream_stream_rpc_method_handler(partial(_serve, serve), **_RAW_SERVED)
+                for name, serve in zip((*STREAMS, SNAPSHOT), handlers, strict=True)
+            },
+        )
+
+
+async def _serve(serve: Callable[[Stream], Awaitable[None]], _: Any, context: Any) -> None:
+    """Serve one stream, and say how it ended."""
+    try:
+        await serve(_GrpcStream(context))
+    except PeerRefused as error:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, str(error))
+    except PeerUnavailable as error:
+        await context.abort(grpc.StatusCode.ABORTED, str(error))
