@@ -173,6 +173,8 @@ class Cluster:
         if len(names) > 1:
             await self.peers.start(self.me.peer_host, self.me.peer_port)
         self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._watch())]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
         while not self.meta.meta.cluster_id:
             self._found(names)
             await self._next_change(meta.RETRY_S)
@@ -323,6 +325,14 @@ class Cluster:
         if hasattr(self, "shards"):
             await self.shards.stop()
         await self.peers.stop()
+
+    def _ended(self, task: "asyncio.Task[None]") -> None:
+        """Both go on until they are cancelled; a mistake in them must not leave a node that only
+        looks alive.
+        """
+        if not task.cancelled() and (error := task.exception()):
+            _log.critical("a mistake ended the node", exc_info=error)
+            self._durability.fail(error)
 
     # --- time ------------------------------------------------------------------------------------
 

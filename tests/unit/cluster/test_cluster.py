@@ -1,0 +1,90 @@
+"""A cluster of one in this process: what a mistake in its own tasks does."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from mq9cluster.cluster.cluster import Cluster
+from mq9cluster.cluster.durability import Durability
+from mq9cluster.cluster.membership import Membership
+from mq9cluster.node import SystemClock, SystemRandom
+from mq9cluster.storage.store import open_store
+
+
+class Nobody:
+    """Above the cluster; wants to know nothing."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        return lambda *_: None
+
+
+class Failed:
+    """What the durability loop's owner is told."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+        self.told = asyncio.Event()
+
+    def __call__(self, error: BaseException) -> None:
+        self.errors.append(error)
+        self.told.set()
+
+
+@pytest.fixture
+async def failed() -> Failed:
+    return Failed()
+
+
+@pytest.fixture
+async def cluster(tmp_path: Path, failed: Failed) -> AsyncIterator[Cluster]:
+    store = open_store(tmp_path, "n1", lambda: "07")
+    loop = asyncio.get_running_loop()
+    clock = SystemClock()
+
+    def offload(work: Callable[[], None]) -> "asyncio.Future[None]":
+        return loop.run_in_executor(None, work)
+
+    cluster = Cluster(
+        Membership("n1", 7, "127.0.0.1:4222", {"n1": "127.0.0.1:7422"}, 1),
+        store.database,
+        Durability(store.database, failed, offload, clock.seconds),
+        clock,
+        SystemRandom(),
+        store.incarnation,
+        store.sentinel.count_start,
+        Nobody(),
+    )
+    await cluster.start("")
+    yield cluster
+    await cluster.stop()
+    store.close()
+
+
+@pytest.mark.parametrize("part", ["tick", "watch_clocks"])
+async def test_a_mistake_in_what_keeps_a_node_going_ends_the_node(
+    cluster: Cluster,
+    failed: Failed,
+    part: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    mistake = ValueError("a mistake")
+
+    def fail() -> None:
+        raise mistake
+
+    on = cluster.meta.engine if part == "tick" else cluster._leading
+    monkeypatch.setattr(on, part, fail)
+    async with asyncio.timeout(30):
+        await failed.told.wait()
+    assert failed.errors == [mistake]
+    (told,) = (r for r in caplog.records if r.levelno == logging.CRITICAL)
+    assert told.exc_info is not None
+
+
+async def test_an_orderly_stop_is_no_mistake(cluster: Cluster, failed: Failed) -> None:
+    await cluster.stop()
+    assert failed.errors == []
