@@ -84,11 +84,10 @@ int clock_gettime(clockid_t which, struct timespec *time)
     ready();
     int result = real_clock_gettime(which, time);
     int wall = which == CLOCK_REALTIME || which == CLOCK_REALTIME_COARSE;
-    int steady = which == CLOCK_MONOTONIC || which == CLOCK_MONOTONIC_COARSE || which == CLOCK_BOOTTIME
-        || which == CLOCK_MONOTONIC_RAW;
-    if (result == 0 && (wall || steady)) {
-        int64_t ns = as_ns(time) + (wall ? told->wall_offset_ns : 0);
-        ns += gained();
+    /* The steady clock stays right: native code waits for deadlines on it (Python's own lock among them), and a
+     * deadline by a clock that is behind the kernel's is always over: the process would spin instead of wait. */
+    if (result == 0 && wall) {
+        int64_t ns = as_ns(time) + told->wall_offset_ns + gained();
         time->tv_sec = ns / 1000000000LL;
         time->tv_nsec = ns % 1000000000LL;
     }

@@ -53,7 +53,7 @@ class Shim:
             self._set(_FIELDS.index(name), value)
 
     def drift(self, rate: float) -> None:
-        """All its clocks run `rate` times as fast from now on."""
+        """Its wall clock runs `rate` times as fast from now on."""
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
         self._gained_ns += (now - self._from_ns) * self._rate_ppm // 1_000_000
         self._rate_ppm = round((rate - 1) * 1_000_000)
@@ -65,7 +65,7 @@ class Shim:
         self._set(_DRIFT_USED, other)
 
     def heal(self) -> None:
-        """All is well; its wall clock is right again, its steady clock never goes back."""
+        """All is well; its wall clock is right again."""
         self.tell(sync_wait_us=0, stalled=0, write_errno=0, sync_errno=0)
         if self._rate_ppm:
             self.drift(1.0)

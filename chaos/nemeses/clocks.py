@@ -5,7 +5,6 @@ from chaos.nemeses.scene import Scene
 
 SECOND_NS = 1_000_000_000
 JUMPS_S = (-3600.0, -30.0, -2.0, 2.0, 30.0, 3600.0)
-# A lease counts 3.5 s of its own against 5 s of the others': clocks may differ by 1.4 at most.
 RATES = (0.85, 0.95, 1.05, 1.15)
 
 
@@ -30,7 +29,10 @@ class ClockJump:
 
 
 class ClockDrift:
-    """All clocks of one node run at another rate. Not of more: the cluster's time is the median."""
+    """The wall clock of one node runs at another rate; the cluster's time is the median of all.
+
+    Steady clocks that differ are the simulator's: a process cannot be lied to about its own.
+    """
 
     name = "clock-drift"
     needs = frozenset({SHIM})

@@ -63,15 +63,14 @@ def test_the_wall_clock_jumps_and_the_steady_one_does_not(shim: Shim) -> None:
     assert round(clocks(shim)[0] / 60) == 0
 
 
-def test_clocks_drift_and_the_steady_one_never_goes_back(shim: Shim) -> None:
-    shim.drift(101.0)
+def test_the_wall_clock_drifts_and_the_steady_one_does_not(shim: Shim) -> None:
+    shim.drift(401.0)
     time.sleep(0.5)
-    before = clocks(shim)[1]
-    assert before > 40
+    wall, steady = clocks(shim)
+    assert wall > 150
+    assert round(steady / 60) == 0
     shim.heal()
-    wall, after = clocks(shim)
-    assert after > before - 30  # our own measuring takes some time, at another rate
-    assert round(wall / 60) == 0
+    assert [round(off / 60) for off in clocks(shim)] == [0, 0]
 
 
 @pytest.mark.parametrize("field", ["write_errno", "sync_errno"])
