@@ -155,7 +155,8 @@ class World:
         self.healed_us = max(1, self.scheduler.now_us)
         self.network.heal()
         self.network.weather = replace(self.options.weather, delay_us_max=2_000)
-        if self.options.leave_one_out:
+        born = any(node.cluster_id for node in self.nodes)
+        if self.options.leave_one_out and born:  # all first members are needed for a birth
             # Of two clocks that differ nobody can tell which one is right: that one stays away.
             wrong = [node for node in self.nodes if self._clock_is_off(node)]
             self.away = self.random.choice(wrong or self.nodes)
