@@ -38,6 +38,9 @@ def patterns() -> list[str]:
     return found
 
 
+FOR_EVERYBODY = b"for everybody"
+
+
 class Attacker:
     """A connection at each node, each with subscriptions to everything, plain and as a group."""
 
@@ -64,26 +67,35 @@ class Attacker:
             await connection.flush()
             assert not connection.ended.is_set(), connection.errors
         queues = itertools.chain(*self.heard)
-        return [queue.get_nowait() for queue in queues for _ in range(queue.qsize())]
+        heard = [queue.get_nowait() for queue in queues for _ in range(queue.qsize())]
+        return [message for message in heard if message.payload != FOR_EVERYBODY]
 
     async def hears_core(self, speaker: RawNats) -> None:
+        """Wait until a core message of `speaker` was heard at every node, and nothing before it."""
+        assert await self.heard_before(speaker) == []
+
+    async def heard_before(self, speaker: RawNats) -> list[Delivered]:
         """Wait until a core message of `speaker` was heard at every node: what was published before
-        it would have been heard, too.
+        it was heard, too, and is returned.
         """
+        found: list[Delivered] = []
         subject = fresh("public")
         asked = asyncio.get_running_loop().time()
         told: set[int] = set()
         while len(told) < len(self.connections):
             assert asyncio.get_running_loop().time() - asked < HEARD_S_MAX
-            speaker.post(publication(subject, b"for everybody"))
+            speaker.post(publication(subject, FOR_EVERYBODY))
             await speaker.flush()
             await asyncio.sleep(0.01)
             for place, queues in enumerate(self.heard):
                 for queue in queues:
                     while not queue.empty():
                         message = queue.get_nowait()
-                        assert message.payload == b"for everybody", message
-                        told.add(place)
+                        if message.payload == FOR_EVERYBODY:
+                            told.add(place)
+                        else:
+                            found.append(message)
+        return found
 
     async def close(self) -> None:
         for connection in self.connections:
@@ -166,8 +178,8 @@ async def test_knowing_the_inbox_and_the_next_reply_subjects_tells_nothing(
     asker, worker = victims
     await attacker.hears_core(asker)
     learnt = asker.ask("some.service")  # of nobody: but the attacker hears it
-    await asker.flush()
-    inboxes = {message.reply.rpartition(".")[0] for message in await attacker.loot()}
+    asked = await attacker.heard_before(asker)
+    inboxes = {message.reply.rpartition(".")[0] for message in asked}
     (inbox,) = inboxes
     learnt.cancel()
     guesses = [f"{inbox}.{number}" for number in range(1, 60)]
