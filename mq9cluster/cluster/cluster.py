@@ -215,6 +215,7 @@ class Cluster:
     def _open_group(
         self, number: int, replica: Replica | MetaReplica, names: Sequence[str], applied: int
     ) -> tuple[RaftEngine, Group]:
+        self.snapshots.tidy(number)
         log = GroupLog(self._database, number)
         engine = RaftEngine(
             name=self.me.name,

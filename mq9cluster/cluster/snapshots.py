@@ -102,10 +102,15 @@ class Snapshots:
         self._receiving: dict[int, tuple[Install, asyncio.Task[bool]]] = {}
         self._stopped = False
 
+    def tidy(self, number: int) -> None:
+        """Drop what earlier transfers of a group left behind; before it begins, since a disk may
+        fail at it.
+        """
+        if drop_other_epochs(self._database, number):
+            _log.info("dropped the rest of an earlier state", extra={"group": number})
+
     def add(self, group: Group, engine: RaftEngine, holder: Holder) -> None:
-        """Serve a group, and drop what earlier transfers of it left behind."""
-        if drop_other_epochs(self._database, group.group):
-            _log.info("dropped the rest of an earlier state", extra={"group": group.group})
+        """Serve a group."""
         self._members[group.group] = Member(group, engine, holder)
 
     async def stop(self) -> None:

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from mq9cluster.cluster import snapshots
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.membership import Membership
 from mq9cluster.node import SystemClock, SystemRandom
-from mq9cluster.storage.store import open_store
+from mq9cluster.storage.errors import StorageFailed
+from mq9cluster.storage.store import Store, open_store
 
 
 class Nobody:
@@ -41,13 +43,21 @@ async def failed() -> Failed:
 @pytest.fixture
 async def cluster(tmp_path: Path, failed: Failed) -> AsyncIterator[Cluster]:
     store = open_store(tmp_path, "n1", lambda: "07")
+    cluster = cluster_of_one(store, failed)
+    await cluster.start("")
+    yield cluster
+    await cluster.stop()
+    store.close()
+
+
+def cluster_of_one(store: Store, failed: Failed) -> Cluster:
     loop = asyncio.get_running_loop()
     clock = SystemClock()
 
     def offload(work: Callable[[], None]) -> "asyncio.Future[None]":
         return loop.run_in_executor(None, work)
 
-    cluster = Cluster(
+    return Cluster(
         Membership("n1", 7, "127.0.0.1:4222", {"n1": "127.0.0.1:7422"}, 1),
         store.database,
         Durability(store.database, failed, offload, clock.seconds),
@@ -57,10 +67,6 @@ async def cluster(tmp_path: Path, failed: Failed) -> AsyncIterator[Cluster]:
         store.sentinel.count_start,
         Nobody(),
     )
-    await cluster.start("")
-    yield cluster
-    await cluster.stop()
-    store.close()
 
 
 @pytest.mark.parametrize("part", ["tick", "watch_clocks"])
@@ -88,3 +94,21 @@ async def test_a_mistake_in_what_keeps_a_node_going_ends_the_node(
 async def test_an_orderly_stop_is_no_mistake(cluster: Cluster, failed: Failed) -> None:
     await cluster.stop()
     assert failed.errors == []
+
+
+async def test_a_disk_that_fails_while_a_group_is_opened_leaves_no_half_of_it(
+    tmp_path: Path, failed: Failed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulator, seed 1904: the durability loop went on with a replica that had no engine."""
+
+    def fail(*_: object) -> bool:
+        raise StorageFailed("no")
+
+    monkeypatch.setattr(snapshots, "drop_other_epochs", fail)
+    store = open_store(tmp_path, "n1", lambda: "07")
+    cluster = cluster_of_one(store, failed)
+    with pytest.raises(StorageFailed):
+        await cluster.start("")
+    assert cluster._groups == {}
+    await cluster.stop()
+    store.close()

@@ -87,6 +87,7 @@ class Follower:
         self.snapshots = Snapshots(
             self.database, self.durability, self, lambda: cluster_id, time.monotonic
         )
+        self.snapshots.tidy(self.group.group)
         self.snapshots.add(self.group, self.engine, self)
         self.sent: list[Message] = []
 
