@@ -339,7 +339,7 @@ def nack(ws: Workspace, command: NackMessage) -> Done:
     _refuse_loser(group, handout, msg_id, command.owner)
     del group.holder[msg_id]
     handout.held.discard(msg_id)
-    group.taken[priority].discard(msg_id)
+    group.reopen(priority, msg_id)
     _strike(ws, group, handout.consumer, msg_id)
     if not handout.held:
         hand_outs.remember(ws, group, handout)

@@ -26,7 +26,7 @@ def end(ws: Workspace, group: Group, handout: HandOut) -> None:
         for msg_id in range(first, last + 1):
             if msg_id in handout.held:
                 del group.holder[msg_id]
-                group.taken[priority].discard(msg_id)
+                group.reopen(priority, msg_id)
     handout.held.clear()
     remember(ws, group, handout)
 
@@ -98,7 +98,7 @@ def end_delay(ws: Workspace, mailbox: Mailbox, group: Group, msg_id: int) -> Non
     """The delay of a NACK has passed: the message is open again."""
     if msg_id in group.delays and group.delays[msg_id][1] <= ws.now_ms:
         priority = forget_delay(ws, group, msg_id)
-        group.taken[priority].discard(msg_id)
+        group.reopen(priority, msg_id)
         ws.changed.add(mailbox.ref)
 
 

@@ -372,7 +372,7 @@ class Group:
     """A consumer group in memory: what is done, what is held by whom, what was handed out before.
 
     `done` and `taken` (done or held, or waiting for the delay of a NACK) are sets per priority;
-    `taken` is derived.
+    `taken` is derived, and must at any time be what a load of the rows would make of it.
     """
 
     __slots__ = (
@@ -411,6 +411,14 @@ class Group:
         group.handouts, group.remembered = self.handouts, self.remembered
         group.unwritten = self.unwritten
         return group
+
+    def reopen(self, priority: int, msg_id: int) -> None:
+        """Nobody holds the message any more, nor does it wait: it is open, unless it is done.
+
+        It can be both: a search that saw it gone closed it while somebody held it.
+        """
+        if msg_id not in self.done[priority]:
+            self.taken[priority].discard(msg_id)
 
     def header_key(self) -> bytes:
         """GROUPS: the group's own row; sorts before its others."""

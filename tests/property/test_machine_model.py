@@ -134,6 +134,7 @@ class MachineAgainstModel(RuleBasedStateMachine):
         self.forgetful.restart()
         assert self.forgetful.entry(self.now_ms, commands) == outcomes
         assert self.forgetful.store.rows == self.replica.store.rows
+        self.check_groups_in_memory()
         for command, machine_says in zip(commands, outcomes, strict=True):
             model_says = self.model.apply(self.now_ms, self.for_model(command))
             self.compare(command, machine_says, model_says)
@@ -141,6 +142,29 @@ class MachineAgainstModel(RuleBasedStateMachine):
         self.compare_agents()
         self.compare_schedule()
         self.check_announcements()
+
+    def check_groups_in_memory(self) -> None:
+        """What a replica remembers of its groups is what their rows say to one that starts anew."""
+        kept, anew = self.replica.machine.workspace, self.replica.copy().machine.workspace
+        for group in kept._groups.values():
+            mailbox = anew.stored_mailbox(group.mailbox_ref) if group else None
+            if group is None or mailbox is None:
+                continue
+            told = anew.group(mailbox, group.name)
+            assert told is not None
+            upto = range(mailbox.last_id + 2)
+            for known, derived in zip(
+                group.taken + group.done, told.taken + told.done, strict=True
+            ):
+                assert [i for i in upto if i in known] == [i for i in upto if i in derived]
+            assert {i: h.seq for i, h in group.holder.items()} == {
+                i: h.seq for i, h in told.holder.items()
+            }
+            assert list(group.remembered) == list(told.remembered)
+            assert {h.seq for h in group.active.values()} == {h.seq for h in told.active.values()}
+            assert (group.counts, group.delays) == (told.counts, told.delays)
+            for owner in group.owner_rows:
+                assert anew.get(Family.GROUPS, keys.owner(owner) + group.prefix) is not None
 
     # --- commands --------------------------------------------------------------------------------
 

@@ -68,6 +68,36 @@ def test_a_machine_started_anew_before_every_entry_ends_with_the_same_rows(seed:
     assert steady.store.rows == forgetful.store.rows
 
 
+@pytest.mark.parametrize(
+    "give_back", [c.EndConnection(owner(2)), c.NackMessage(BOX, "g", 2, owner(2))]
+)
+def test_what_was_done_while_it_was_held_stays_taken_when_it_comes_back(
+    give_back: c.Command,
+) -> None:
+    def fetch(by: int, num_msgs: int = 1) -> c.Command:
+        return c.FetchMessages(BOX, "g", owner(by), num_msgs=num_msgs, deliver=c.Deliver.EARLIEST)
+
+    steady, forgetful = MachineShard(), MachineShard()
+    history = [
+        c.CreateMailbox(BOX),
+        *[c.SendMessage(BOX, b"x")] * 4,
+        *[fetch(by) for by in (1, 2, 3)],
+        c.EndConnection(owner(1)),
+        *[c.DeleteMessage(BOX, msg_id) for msg_id in (1, 2)],
+        fetch(4, 5),  # sees that 1 and 2, which 2 holds, are not there
+        give_back,
+        c.DeleteMessage(BOX, 3),
+        c.SendMessage(BOX, b"x"),
+        fetch(5, 5),
+    ]
+    for command in history:
+        forgetful.restart()
+        says = steady.apply(START_MS, command)
+        assert says == forgetful.apply(START_MS, command)
+        assert not isinstance(says, Refused)
+        assert steady.store.rows == forgetful.store.rows
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_nothing_is_left_of_what_has_expired_and_ended(seed: int) -> None:
     machine = MachineShard()
