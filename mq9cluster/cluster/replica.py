@@ -130,7 +130,7 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self._time = ShardTime(clock, self.machine.now_ms)
         self._accepted: list[_Accepted] = []
-        self._own: list[tuple[Command, Callable[[Outcome], None]]] = []
+        self._own: list[tuple[Command, Callable[[Outcome], None], Waiter | None]] = []
         self._bytes = 0
         self._under_way: dict[int, _UnderWay] = {}
         self._led_term = 0
@@ -192,11 +192,16 @@ class Replica:
         self._accepted.append(_Accepted(parcel, done))
         self._bytes += len(parcel)
 
-    def _propose(self, command: Command, done: Callable[[Outcome], None]) -> None:
-        """Propose what no session repeats: FETCH, which is asked again, and what time brings."""
+    def _propose(
+        self, command: Command, done: Callable[[Outcome], None], waiter: Waiter | None = None
+    ) -> None:
+        """Propose what no session repeats: FETCH, which is asked again, and what time brings.
+
+        Not if `waiter` is no longer there when the turn ends.
+        """
         if not self._own:
             self.wake()
-        self._own.append((command, done))
+        self._own.append((command, done, waiter))
 
     def end_run(self, node: int, incarnation: int) -> None:
         """As leader, release what a node's runs up to this one held.
@@ -234,7 +239,9 @@ class Replica:
                 self.traces.proposed(self.shard, index, [parcel.data for parcel in parcels])
 
     def _accept_own(self) -> None:
-        own, self._own = self._own, []
+        own = self._own_still_wanted()
+        if not own:
+            return
         data = encode_parcel(PARCEL_OF_NOBODY, [encode_command(command) for command, _ in own])
 
         def done(outcomes: list[Outcome] | Refused | None) -> None:
@@ -245,6 +252,20 @@ class Replica:
 
         self._accepted.append(_Accepted(data, done))
         self._bytes += len(data)
+
+    def _own_still_wanted(self) -> list[tuple[Command, Callable[[Outcome], None]]]:
+        """Without the FETCHes whose clients left in this turn: the end of such a connection is in a
+        parcel before them, and nobody would give back what they are handed.
+        """
+        wanted: list[tuple[Command, Callable[[Outcome], None]]] = []
+        while self._own:
+            own, self._own = self._own, []
+            for command, done, waiter in own:
+                if waiter is None or waiter.done is not None:
+                    wanted.append((command, done))
+                else:
+                    self._wake_next(waiter)  # which may propose at once
+        return wanted
 
     def _lose(self, parcels: Sequence[_Accepted], size: int, answer: Refused | None = None) -> None:
         self._bytes -= size
@@ -531,7 +552,7 @@ class Replica:
         if worth_it:
             rows = reads.rows_at_most(workspace, request)
             self._turns.charge(rows * (SEARCHED_S if request.tags else GIVEN_S))
-            self._propose(request, lambda outcome: self._fetched(waiter, outcome))
+            self._propose(request, lambda outcome: self._fetched(waiter, outcome), waiter)
         elif current:
             self._park(waiter, first=again)
         else:
@@ -554,7 +575,11 @@ class Replica:
                 self._look(waiter, again=True)
             else:
                 self._park(waiter, first=False)
-        for follower in self.waiting_room.wake_queue(request.mailbox, waiter.queue):
+        self._wake_next(waiter)
+
+    def _wake_next(self, waiter: Waiter) -> None:
+        """Have the next of its queue look: what woke this one may be enough for both."""
+        for follower in self.waiting_room.wake_queue(waiter.request.mailbox, waiter.queue):
             self._look(follower, again=True)
 
     def _park(self, waiter: Waiter, *, first: bool) -> None:

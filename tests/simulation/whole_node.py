@@ -243,6 +243,10 @@ class WholeNode(MemberEvents):
 
     def hang_up(self, connection: int) -> None:
         """A client ends its connection."""
+        if connection in self.connections:
+            # It may be on another one when this node, paused now, gets to it or crashes: told then,
+            # it would take that one for closed, which would stay open and hold messages for ever.
+            self.connections[connection] = _nobody_listens
         if self.process is not None:
             self.process.enter(self.close, connection)
 
@@ -302,3 +306,7 @@ class WholeNode(MemberEvents):
             node.crash(world.crash_keeps(node))
             world.later(SUPERVISOR_S, node.start)
             raise Died
+
+
+def _nobody_listens() -> None:
+    """The client ended the connection itself."""

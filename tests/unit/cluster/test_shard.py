@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -310,6 +310,47 @@ async def test_a_client_that_leaves_before_its_fetch_looks_leaves_nothing_behind
     barriers[0](replica_of(shard).machine.applied_index)
     assert await queried(shard) == [b"one"]
     assert shard.waiting_fetches == 0
+
+
+async def test_a_fetch_and_the_end_of_its_connection_in_one_turn_leave_nothing_held(
+    one: OneShard,
+) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    await outcome_of(shard, SendMessage(REF, b"one"))
+    waiter = Waiter(FetchMessages(REF, "g", OWNER, deliver=Deliver.EARLIEST), 0, lambda _: None)
+    shard.fetch(waiter)
+    shard.cancel(waiter)
+    assert await outcome_of(shard, EndConnection(OWNER)) == Done()
+    await outcome_of(shard, SendMessage(REF, b"two"))  # behind the FETCH, wherever that stands
+    other = FetchMessages(REF, "g", Owner(7, 1, 2), deliver=Deliver.EARLIEST)
+    found = await fetched(shard, other)
+    assert isinstance(found, MessagesRead)
+    assert [message.payload for message in found.messages] == [b"one", b"two"]
+
+
+async def test_who_leaves_in_the_turn_its_fetch_is_proposed_in_wakes_the_next(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shard = await one.start()
+    replica = replica_of(shard)
+    await outcome_of(shard, CreateMailbox(REF))
+    first = Waiter(FetchMessages(REF, "g", OWNER), 60_000, lambda _: None)
+    shard.fetch(first)
+    await until(lambda: replica.waiting_room.count == 1)
+    second = asyncio.ensure_future(fetched(shard, FetchMessages(REF, "g", Owner(7, 1, 2)), 60_000))
+    await until(lambda: replica.waiting_room.count == 2)
+    propose = replica._propose
+
+    def propose_and_leave(*args: Any) -> None:
+        propose(*args)
+        shard.cancel(first)
+
+    monkeypatch.setattr(replica, "_propose", propose_and_leave)
+    await outcome_of(shard, SendMessage(REF, b"one"))
+    found = await asyncio.wait_for(second, 30)
+    assert isinstance(found, MessagesRead)
+    assert [message.payload for message in found.messages] == [b"one"]
 
 
 async def test_one_message_goes_to_one_waiting_member(one: OneShard) -> None:
