@@ -205,6 +205,7 @@ class RawNats:
         reply = fields[3] if len(fields) == (6 if with_headers else 5) else ""
         message = Delivered(fields[1], fields[2], reply, body[:head], body[head:-2])
         if message.sid != "0":
-            self._queues[message.sid].put_nowait(message)
+            if message.sid in self._queues:  # else subscribed by bytes of the test's own
+                self._queues[message.sid].put_nowait(message)
         elif (answer := self._waiting.pop(message.subject, None)) and not answer.done():
             answer.set_result(message)
