@@ -181,8 +181,10 @@ async def test_a_service_that_is_down_when_the_node_starts_is_used_once_it_is_up
     reply = await ask(mq9, "dog")
     assert (by(reply), names(reply)[0]) == ("concept:lexicon", "dog")
     await service.start()
-    await until_by(mq9, "openai:pets", ["dog"])
-    await service.stop()
+    try:
+        await until_by(mq9, "openai:pets", ["dog"])
+    finally:
+        await service.stop()
 
 
 # --- vectors of the clients' own -----------------------------------------------------------------
