@@ -20,7 +20,7 @@ from mq9cluster.cluster.engine import MEMBERS_MARK, Engine, LogEntry, Message, N
 from mq9cluster.cluster.shard_time import ShardTime
 from mq9cluster.cluster.waiting import WAITING_PER_SHARD_MAX, FetchDone, Waiter, WaitingRoom
 from mq9cluster.domain.command import Command, EndIncarnation, Expire, FetchMessages
-from mq9cluster.domain.errors import Mq9Error, Overloaded
+from mq9cluster.domain.errors import Mq9Error, Overloaded, Unavailable
 from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.message import Message as MailMessage
@@ -128,6 +128,7 @@ class Replica:
         self._state = state
         self._clock = clock
         self._loop = asyncio.get_running_loop()
+        self._heard_ms = clock.monotonic_ms()  # the machine's time, by the steady clock
         self._time = ShardTime(clock, self.machine.now_ms)
         self._accepted: list[_Accepted] = []
         self._own: list[tuple[Command, Callable[[Outcome], None], Waiter | None]] = []
@@ -277,7 +278,7 @@ class Replica:
         if self.engine.is_leader:
             if self._led_term != self.engine.term:
                 self._led_term = self.engine.term
-                self._time = ShardTime(self._clock, self.machine.now_ms)
+                self._time = ShardTime(self._clock, self.machine.now_ms, self._heard_ms)
                 self._let_go_of_entries(before_term=self._led_term)
         elif self._led_term:
             self._led_term = 0
@@ -298,6 +299,7 @@ class Replica:
 
         State and applied index reach the database together, answers leave after.
         """
+        before_ms = self.machine.now_ms
         for entry in entries:
             stamp_ms, parcels = decode_entry(entry.data) if has_parcels(entry.data) else (0, [])
             traced = self.traces.committed(self.shard, entry.index) if self.traces else None
@@ -314,6 +316,8 @@ class Replica:
             if applied.changed:
                 for waiter in self.waiting_room.wake(applied.changed):
                     self._look(waiter, again=True)
+        if self.machine.now_ms != before_ms:  # not by a leader's first entry, which has no stamp
+            self._heard_ms = self._clock.monotonic_ms()
         self._after_applying()
 
     @failpoint("parcel.answer")
@@ -352,6 +356,7 @@ class Replica:
         self._let_go_of_entries(before_term=None)
         self._state = state
         self.machine = Machine(state)
+        self._heard_ms = self._clock.monotonic_ms()
         if self.directory is not None:
             self.directory.rebuild()
         self._after_applying()
@@ -502,10 +507,12 @@ class Replica:
         """Nobody waits any more. What is already proposed happens all the same."""
         self.waiting_room.leave(waiter)
         waiter.forget()
+        self._pass_on(waiter)
 
     def _look(self, waiter: Waiter, *, again: bool, current: bool = True) -> None:
-        """Have a FETCH look for messages when its turn comes."""
+        """Have a FETCH look for messages when its turn comes; `again`: something woke it."""
         request = waiter.request
+        waiter.woken = again
         if isinstance(request, Browse):
             self._collect(
                 waiter.client,
@@ -546,12 +553,16 @@ class Replica:
         except Mq9Error as error:
             if current:
                 waiter.finish(Refused(error))
+                # In a turn of its own, for the next will fare alike, and so may 100,000.
+                self._loop.call_soon(self._pass_on, waiter)
             else:
                 self._look_when_current(waiter)
             return False
         if worth_it:
             rows = reads.rows_at_most(workspace, request)
             self._turns.charge(rows * (SEARCHED_S if request.tags else GIVEN_S))
+            # From here on it answers what it is handed: nobody would give that back.
+            waiter.stop_timer()
             self._propose(request, lambda outcome: self._fetched(waiter, outcome), waiter)
         elif current:
             self._park(waiter, first=again)
@@ -563,6 +574,8 @@ class Replica:
         if not isinstance(outcome, HandedOut):
             if isinstance(outcome, Refused):
                 waiter.finish(outcome)
+                if isinstance(outcome.error, Unavailable):  # its node's run has ended
+                    self._pass_on(waiter)
             return
         request = waiter.request
         if outcome.places:
@@ -577,6 +590,11 @@ class Replica:
                 self._park(waiter, first=False)
         self._wake_next(waiter)
 
+    def _pass_on(self, waiter: Waiter) -> None:
+        """It has ended. If something woke it that it did not take, that is for the next."""
+        if waiter.woken:
+            self._wake_next(waiter)
+
     def _wake_next(self, waiter: Waiter) -> None:
         """Have the next of its queue look: what woke this one may be enough for both."""
         for follower in self.waiting_room.wake_queue(waiter.request.mailbox, waiter.queue):
@@ -589,6 +607,7 @@ class Replica:
         elif self.waiting_room.count >= WAITING_PER_SHARD_MAX:
             waiter.finish(Refused(Overloaded(f"{WAITING_PER_SHARD_MAX} FETCHes are waiting")))
         else:
+            waiter.woken = False
             self.waiting_room.park(waiter, first=first)
             if not waiter.timer:
                 waiter.timer = self._loop.call_later(left_s, self._give_up, waiter)
@@ -596,6 +615,7 @@ class Replica:
     def _give_up(self, waiter: Waiter) -> None:
         self.waiting_room.leave(waiter)
         waiter.finish(MessagesRead([]))
+        self._pass_on(waiter)
 
 
 class LeadershipLost(Mq9Error):

@@ -1,8 +1,8 @@
 """Shard time: what a leader stamps entries with.
 
-It starts where the shard's last stamp or the wall clock stands, whichever is later, and goes on
-with the monotonic clock, slewed towards the wall clock; a wall clock that jumps never makes it
-jump, and it never goes back.
+It starts where the wall clock stands or the shard's last stamp, gone on since this node heard it,
+whichever is later: a time without a leader passes, too. It goes on with the monotonic clock, slewed
+towards the wall clock; a wall clock that jumps never makes it jump, and it never goes back.
 """
 
 from typing import Final
@@ -17,10 +17,12 @@ class ShardTime:
 
     __slots__ = ("_clock", "_elapsed_ms", "_now_ms")
 
-    def __init__(self, clock: Clock, last_ms: int) -> None:
+    def __init__(self, clock: Clock, last_ms: int, heard_ms: int | None = None) -> None:
+        """`heard_ms`: where the monotonic clock stood when the stamp `last_ms` came; None: now."""
         self._clock = clock
-        self._elapsed_ms = clock.monotonic_ms()
-        self._now_ms = float(max(last_ms, clock.wall_ms()))
+        self._elapsed_ms = clock.monotonic_ms() if heard_ms is None else heard_ms
+        self._now_ms = float(last_ms)
+        self._now_ms = float(max(self.now_ms(), clock.wall_ms()))
 
     def now_ms(self) -> int:
         """The time, not before any it said earlier."""

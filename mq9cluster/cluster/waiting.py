@@ -27,10 +27,10 @@ class Waiter:
     """One FETCH under way. `finish` answers it once; later answers are dropped.
 
     `client` is on whose account it reads (see turns). `seen` is how far a search without a group
-    has looked.
+    has looked. `woken`: a change had it look again, and it is not parked since.
     """
 
-    __slots__ = ("client", "done", "request", "seen", "timer", "until_s", "wait_ms")
+    __slots__ = ("client", "done", "request", "seen", "timer", "until_s", "wait_ms", "woken")
 
     def __init__(
         self,
@@ -43,6 +43,7 @@ class Waiter:
         self.wait_ms = wait_ms
         self.client = request.owner if isinstance(request, FetchMessages) else client
         self.seen = (0, 0)
+        self.woken = False
         self.until_s = 0.0  # set by the shard it waits at
         self.done: FetchDone | None = done
         self.timer: asyncio.TimerHandle | None = None
@@ -62,10 +63,14 @@ class Waiter:
     def forget(self) -> FetchDone | None:
         """Give up waiting without an answer."""
         done, self.done = self.done, None
+        self.stop_timer()
+        return done
+
+    def stop_timer(self) -> None:
+        """Its time does not run out any more, until it is parked again."""
         if self.timer:
             self.timer.cancel()
             self.timer = None
-        return done
 
 
 class WaitingRoom:

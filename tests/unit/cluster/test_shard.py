@@ -11,21 +11,24 @@ import pytest
 from mq9cluster.cluster import replica as replica_module
 from mq9cluster.cluster import shard as shard_module
 from mq9cluster.cluster.durability import Durability
+from mq9cluster.cluster.engine import LogEntry
 from mq9cluster.cluster.replica import Replica
 from mq9cluster.cluster.shard import Shard
-from mq9cluster.cluster.shard_time import ShardTime
+from mq9cluster.cluster.shard_time import SLEW, ShardTime
 from mq9cluster.cluster.waiting import Waiter
 from mq9cluster.domain.address import mailbox_ref
 from mq9cluster.domain.command import (
     Command,
     CreateMailbox,
+    DeleteMessage,
     Deliver,
     EndConnection,
+    EndIncarnation,
     FetchMessages,
     Owner,
     SendMessage,
 )
-from mq9cluster.domain.errors import OutcomeUnknown, Overloaded, Unavailable
+from mq9cluster.domain.errors import MailboxNotFound, OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.outcome import Done, MailboxCreated, MessageStored, Outcome, Refused
 from mq9cluster.domain.read import Browse, MessagesRead, Query
 from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_parcel
@@ -353,6 +356,98 @@ async def test_who_leaves_in_the_turn_its_fetch_is_proposed_in_wakes_the_next(
     assert [message.payload for message in found.messages] == [b"one"]
 
 
+async def test_a_fetch_whose_time_is_over_once_it_is_proposed_answers_what_it_was_handed(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It answered nothing, and held the message until its consumer's next FETCH, or its end."""
+    shard = await one.start()
+    replica = replica_of(shard)
+    await outcome_of(shard, CreateMailbox(REF))
+    waiting = asyncio.ensure_future(fetched(shard, FetchMessages(REF, "g", OWNER), 60_000))
+    await until(lambda: replica.waiting_room.count == 1)
+    propose, prepare, proposed = replica._propose, replica.prepare, list[Waiter]()
+
+    def propose_noted(command: Command, done: Any, waiter: Waiter | None = None) -> None:
+        propose(command, done, waiter)
+        proposed.extend([waiter] if waiter else [])
+
+    def prepare_just_in_time() -> None:
+        prepare()
+        for waiter in proposed:
+            if waiter.timer:
+                replica._give_up(waiter)
+
+    monkeypatch.setattr(replica, "_propose", propose_noted)
+    monkeypatch.setattr(replica, "prepare", prepare_just_in_time)
+    await outcome_of(shard, SendMessage(REF, b"one"))
+    found = await asyncio.wait_for(waiting, 30)
+    assert isinstance(found, MessagesRead)
+    assert [message.payload for message in found.messages] == [b"one"]
+
+
+async def test_a_fetch_that_was_woken_for_nothing_still_ends_in_time(one: OneShard) -> None:
+    shard = await one.start()
+    replica = replica_of(shard)
+    await outcome_of(shard, CreateMailbox(REF))
+    waiting = asyncio.ensure_future(fetched(shard, FetchMessages(REF, "g", OWNER), 3_000))
+    await until(lambda: replica.waiting_room.count == 1)
+    before = replica.machine.applied_index
+    gone = (outcome_of(shard, SendMessage(REF, b"one")), outcome_of(shard, DeleteMessage(REF, 1)))
+    await asyncio.gather(*gone)
+    await until(lambda: replica.machine.applied_index == before + 2)  # it looked
+    assert await asyncio.wait_for(waiting, 30) == MessagesRead([])
+
+
+@pytest.mark.parametrize("how", ["leaves", "is over", "is refused"])
+async def test_a_woken_fetch_that_ends_before_its_turn_wakes_the_next(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    shard = await one.start()
+    replica, turns = replica_of(shard), one.durability.turns
+    await outcome_of(shard, CreateMailbox(REF))
+    attempts: list[Waiter] = []
+    park = replica.waiting_room.park
+
+    def park_seen(waiter: Waiter, *, first: bool = False) -> None:
+        attempts.append(waiter)
+        park(waiter, first=first)
+
+    monkeypatch.setattr(replica.waiting_room, "park", park_seen)
+    first = Waiter(FetchMessages(REF, "g", OWNER), 60_000, lambda _: None)
+    shard.fetch(first)
+    await until(lambda: replica.waiting_room.count == 1)
+    other = FetchMessages(REF, "g", Owner(8, 1, 2))
+    second = asyncio.ensure_future(fetched(shard, other, 60_000))
+    await until(lambda: replica.waiting_room.count == 2)
+    turns.charge(600.0)  # others are ahead of it for long
+    await outcome_of(shard, SendMessage(REF, b"one"))
+    assert replica.waiting_room.count == 1
+    if how == "leaves":
+        shard.cancel(first)
+        one.shards.forget(OWNER)
+    elif how == "is over":
+        replica._give_up(attempts[0])
+    else:
+        await outcome_of(shard, EndIncarnation(7, 1))
+    turns._debt_s = 0.0
+    turns._turn()
+    found = await asyncio.wait_for(second, 30)
+    assert isinstance(found, MessagesRead)
+    assert [message.payload for message in found.messages] == [b"one"]
+
+
+async def test_all_who_wait_at_a_mailbox_that_expires_are_told(one: OneShard) -> None:
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF, ttl_s=1))
+    waiting = [
+        asyncio.ensure_future(fetched(shard, FetchMessages(REF, "g", Owner(7, 1, n)), 300_000))
+        for n in range(1_500)
+    ]
+    for found in await asyncio.wait_for(asyncio.gather(*waiting), 60):
+        assert isinstance(found, Refused)
+        assert isinstance(found.error, MailboxNotFound)
+
+
 async def test_one_message_goes_to_one_waiting_member(one: OneShard) -> None:
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
@@ -394,6 +489,23 @@ async def test_a_delayed_message_wakes_those_who_wait_when_its_time_comes(one: O
     assert isinstance(found, MessagesRead)
     assert [message.payload for message in found.messages] == [b"later"]
     assert found.messages[0].created_ms >= sent_ms + 1_000
+
+
+async def test_a_new_leader_goes_on_from_the_last_stamp_it_applied(one: OneShard) -> None:
+    shard = await one.start()
+    replica = replica_of(shard)
+    await outcome_of(shard, CreateMailbox(REF))
+    ahead_ms = 3_600_000
+    replica._time._now_ms += ahead_ms  # as where the wall clocks of most nodes were set back since
+    await outcome_of(shard, SendMessage(REF, b"stamped"))
+    stamp_ms = replica.machine.now_ms
+    replica.on_committed(
+        [LogEntry(replica.machine.applied_index + 1, 2, b"")]
+    )  # no stamp of its own
+    replica._heard_ms -= 2_700  # all that time nobody led
+    replica._led_term = 0
+    replica._notice_leadership()
+    assert replica.now_ms() >= stamp_ms + 2_700 * (1 - SLEW) - 1
 
 
 @pytest.mark.parametrize("ahead_s", [10, 60])
