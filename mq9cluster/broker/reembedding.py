@@ -59,9 +59,19 @@ class Reembedding:
         self._nothing: dict[tuple[int, str], dict[Missing, bytes]] = {}  # digests of wordless cards
 
     async def run(self) -> None:
-        """Look after it until cancelled."""
+        """Look after it until cancelled.
+
+        A look that fails by a mistake is told of and repeated: it must not end the node, whose
+        mailboxes have nothing to do with it, nor all later looks, unheard.
+        """
         while True:
-            await self._look()
+            look = asyncio.create_task(self._look())
+            try:
+                await asyncio.wait([look])
+            finally:
+                look.cancel()
+            if error := look.exception():
+                _log.error("a mistake while vectors were looked after", exc_info=error)
             await asyncio.sleep(LOOK_S)
 
     async def _look(self) -> None:
@@ -71,7 +81,7 @@ class Reembedding:
         self._say_what_differs()
         for need in await self._needs():
             await self._drop(need)
-            for by in self._embedding.usable():
+            for by in need.missing:  # another one may have become usable since these were counted
                 if self._is_mine(need.shard, by):
                     await self._bring(need, by)
 
