@@ -321,6 +321,7 @@ class Node(MemberEvents):
         rows = store.database.rows_in_files
         work = Scrubbing(store.scrub(), rows, durability.fail, self._clock.seconds)
         task = asyncio.create_task(work.run(at_once=not store.scrubbed))
+        task.add_done_callback(_tell_mistake)
         self._running.callback(task.cancel)
 
     def fail(self, error: BaseException) -> None:
@@ -384,6 +385,12 @@ async def _settle(durability: Durability, cluster: Cluster) -> None:
     """Let what is under way reach the disk, and take part no more."""
     await cluster.stop()
     await durability.idle()
+
+
+def _tell_mistake(task: "asyncio.Task[None]") -> None:
+    """Nobody awaits what goes on in the background; what ends it must be heard of."""
+    if not task.cancelled() and (error := task.exception()):
+        log.error("a mistake ended work in the background", exc_info=error)
 
 
 def _close_store(store: Store) -> None:

@@ -7,6 +7,7 @@ bounded number wait for it.
 """
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -33,6 +34,8 @@ UNDER_WAY_PER_CONNECTION_MAX: Final = 128  # so that one client does not fill it
 
 Matches = Mapping[str, Matched]
 NOTHING_MATCHED: Final = Matched((), (), None)
+
+_log = logging.getLogger(__name__)
 
 
 class _Asked:
@@ -99,9 +102,12 @@ class Discovery:
         task = asyncio.create_task(self._answer(account, request, question, call))
         self._tasks.add(task)
         self._by_connection[connection] += 1
-        task.add_done_callback(partial(self._over, connection))
+        task.add_done_callback(partial(self._over, connection, call))
 
-    def _over(self, connection: int, task: "asyncio.Task[None]") -> None:
+    def _over(self, connection: int, call: Call, task: "asyncio.Task[None]") -> None:
+        if not task.cancelled() and (error := task.exception()):
+            _log.error("a mistake while an answer was searched for", exc_info=error)
+            call.refuse(Unavailable("this question could not be answered here; nothing was done"))
         self._tasks.discard(task)
         self._by_connection[connection] -= 1
         if not self._by_connection[connection]:

@@ -328,9 +328,7 @@ class Cluster:
         await self.peers.stop()
 
     def _ended(self, task: "asyncio.Task[None]") -> None:
-        """Both go on until they are cancelled; a mistake in them must not leave a node that only
-        looks alive.
-        """
+        """What ended by a mistake must not leave a node that only looks alive."""
         if not task.cancelled() and (error := task.exception()):
             _log.critical("a mistake ended the node", exc_info=error)
             self._durability.fail(error)
@@ -354,6 +352,7 @@ class Cluster:
                 self._leading.watch(replicas)
                 if self._runs.watch(self.incarnation, replicas) and self._beginning is None:
                     self._beginning = asyncio.create_task(self._begin_again())
+                    self._beginning.add_done_callback(self._ended)
                 self._raise_features()
                 self._ask_around()
 

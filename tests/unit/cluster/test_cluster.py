@@ -69,7 +69,7 @@ def cluster_of_one(store: Store, failed: Failed) -> Cluster:
     )
 
 
-@pytest.mark.parametrize("part", ["tick", "watch_clocks"])
+@pytest.mark.parametrize("part", ["tick", "watch_clocks", "lose"])
 async def test_a_mistake_in_what_keeps_a_node_going_ends_the_node(
     cluster: Cluster,
     failed: Failed,
@@ -82,8 +82,10 @@ async def test_a_mistake_in_what_keeps_a_node_going_ends_the_node(
     def fail() -> None:
         raise mistake
 
-    on = cluster.meta.engine if part == "tick" else cluster._leading
-    monkeypatch.setattr(on, part, fail)
+    on = {"tick": cluster.meta.engine, "watch_clocks": cluster._leading, "lose": cluster._runs}
+    monkeypatch.setattr(on[part], part, fail)
+    if part == "lose":  # what another run begins with
+        monkeypatch.setattr(cluster._runs, "watch", lambda *_: True)
     async with asyncio.timeout(30):
         await failed.told.wait()
     assert failed.errors == [mistake]
