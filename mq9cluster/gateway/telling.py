@@ -75,7 +75,7 @@ class Telling:
     def __init__(self, send: Callable[[str, bytes], bool]) -> None:
         self.tables: dict[bytes, Interest] = {}
         self._send = send
-        self._up: set[str] = set()
+        self._up: dict[str, None] = {}  # not a set: in what order they are told is the same anew
         self._under_way: dict[str, _Everything] = {}
         self._missed: set[str] = set()  # peers that a change could not be told to meanwhile
         self._handles: dict[str, asyncio.Handle] = {}
@@ -93,14 +93,14 @@ class Telling:
 
     def tell_everything(self, peer: str) -> None:
         """Begin to tell a peer that is up everything, whatever it was told before."""
-        self._up.add(peer)
+        self._up[peer] = None
         self._missed.discard(peer)
         self._under_way[peer] = _Everything(self.tables)
         self._go_on(peer)
 
     def forget(self, peer: str) -> None:
         """A peer is gone: tell it nothing."""
-        self._up.discard(peer)
+        self._up.pop(peer, None)
         self._missed.discard(peer)
         self._under_way.pop(peer, None)
         self._cancel(peer)

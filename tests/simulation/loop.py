@@ -55,6 +55,26 @@ class VirtualLoop(asyncio.BaseEventLoop):
         timer._scheduled = True
         return timer
 
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Any, func: Callable[..., Any], *args: Any
+    ) -> "asyncio.Future[Any]":
+        """What a thread is asked to do is done by a virtual one, or else soon."""
+        if executor is not None:
+            return asyncio.wrap_future(executor.submit(func, *args), loop=self)
+        done = self.create_future()
+
+        def work() -> None:
+            if not done.done():
+                try:
+                    result = func(*args)
+                except Exception as error:  # noqa: BLE001  for whoever waits
+                    done.set_exception(error)
+                else:
+                    done.set_result(result)
+
+        self.call_soon(work)
+        return done
+
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """A task failed and nobody asked how it ended."""
         error = context.get("exception")

@@ -29,6 +29,7 @@ class Process:
         self.trap: tuple[str, int] | None = None  # a failpoint, and how often it is to be passed
         self._held: list[Callable[[], None]] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
+        self._failed: list[asyncio.Task[Any]] = []
 
     def enter(self, call: Callable[..., object], *args: Any) -> None:
         """Run `call` here: now, when the pause is over, or never."""
@@ -67,7 +68,20 @@ class Process:
     def keep(self, task: "asyncio.Task[Any]") -> None:
         """Know a task, to end it."""
         self._tasks[task] = None
-        task.add_done_callback(lambda done: self._tasks.pop(done, None))
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._tasks.pop(task, None)
+        if not task.cancelled() and task._log_traceback:  # type: ignore[attr-defined]
+            self._failed.append(task)
+
+    def unheard(self) -> BaseException | None:
+        """What ended a task, if nobody asked how that one ended: here no log tells of it."""
+        failed, self._failed = self._failed, []
+        for task in failed:
+            if task._log_traceback and self.alive:  # type: ignore[attr-defined]
+                return task.exception()
+        return None
 
     def die(self) -> None:
         """Nothing of it runs any more."""

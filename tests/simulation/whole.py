@@ -13,7 +13,7 @@ import logging
 import random
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -23,16 +23,22 @@ from mq9cluster.cluster import clocks
 from mq9cluster.cluster import cluster as cluster_module
 from mq9cluster.cluster.raft_engine import RaftEngine
 from mq9cluster.domain import failpoints
+from mq9cluster.storage.errors import StorageFailed
 from tests.simulation.checker import Violation
 from tests.simulation.clock import Scheduler
 from tests.simulation.loop import run
 from tests.simulation.network import Network
 from tests.simulation.peers import SimPeers
-from tests.simulation.whole_clients import GROUP, Client, decoded
+from tests.simulation.process import Died
+from tests.simulation.search import DIMENSIONS, installed
+from tests.simulation.whole_agents import AgentsHistory
+from tests.simulation.whole_clients import Client
+from tests.simulation.whole_core import CoreHistory
+from tests.simulation.whole_end import End
 from tests.simulation.whole_faults import FAULTS
 from tests.simulation.whole_history import BoxHistory, BoxKind
 from tests.simulation.whole_node import EPOCH_MS, WholeNode
-from tests.simulation.whole_options import HOUR_MS, WholeOptions
+from tests.simulation.whole_options import WholeOptions
 from tests.simulation.whole_watch import Watch, watched
 
 EVENTS_MAX = 400_000  # several times what the busiest healthy run needs
@@ -52,6 +58,10 @@ class World:
         self.seen: Counter[str] = Counter()
         self.violation = ""
         self.watch = Watch(self)
+        self.agents = AgentsHistory(self)
+        self.core = CoreHistory(self)
+        self.service = ""  # how the embedding service is: "", "slow", "broken" or "down"
+        self.model = 1  # the embedding model that nodes are started with
         self.nodes: list[WholeNode] = []
         self.network = Network(
             self.scheduler,
@@ -119,31 +129,42 @@ class World:
         for fault in self.options.plan:
             luck = random.Random(fault.seed)
             self.later(fault.at_ms / 1000, partial(self._happen, fault.kind, luck))
-        await self._spend(self.options.faults_ms / 1000)
+        await self.spend(self.options.faults_ms / 1000)
         self._heal()
-        await self._until(self._works_again, RECOVERY_S_MAX, "work does not go on after healing")
+        await self.until(self._works_again, RECOVERY_S_MAX, "work does not go on after healing")
         self.seen["recovery ms"] += (self.scheduler.now_us - self.healed_us) // 1000
         for client in self.clients:
             client.rest()
-        await self._until(self._at_rest, END_S_MAX, "a request is never answered")
-        await self._end()
+        await self.until(self._at_rest, END_S_MAX, "a request is never answered")
+        await End(self).check()
         for node in self.nodes:
             node.crash(0)
 
-    async def _spend(self, seconds: float) -> None:
+    async def spend(self, seconds: float) -> None:
+        """Let time go by, and go on only if all holds."""
         await asyncio.sleep(seconds)
-        self._must_hold()
+        for node in self.nodes:
+            if node.process and (error := node.process.unheard()):
+                raise Violation(f"{node.name}: a task failed unheard: {error!r}") from error
+        self.must_hold()
 
-    async def _until(self, holds: Callable[[], str], seconds_max: float, otherwise: str) -> None:
+    async def until(self, holds: Callable[[], str], seconds_max: float, otherwise: str) -> None:
+        """Wait until `holds` says that nothing is missing. Raises Violation: it takes too long."""
         until_s = self.now_s + seconds_max
         while why := holds():
             if self.now_s > until_s:
                 raise Violation(f"{otherwise}: {why}")
-            await self._spend(LOOK_S)
+            await self.spend(LOOK_S)
 
-    def _must_hold(self) -> None:
+    def must_hold(self) -> None:
+        """Raises Violation where something does not."""
         if self.violation:
             raise Violation(self.violation)
+
+    @property
+    def embedder_id(self) -> str:
+        """What the cluster's embedder is called, if it is the one nodes are started with."""
+        return f"openai:{self.model}:1:{DIMENSIONS}:-"
 
     def _happen(self, kind: str, luck: random.Random) -> None:
         if not self.healed_us:
@@ -162,7 +183,10 @@ class World:
             self.away = self.random.choice(wrong or self.nodes)
             self.away.gone = True
             self.away.crash(0)
+        self.service = ""
         for node in self.nodes:
+            if node.model != self.model:
+                node.crash(node.disk.unsynced)
             node.disk.full = node.disk.failing = False
             node.disk.sync_us = 200
             node.disk.go_on()
@@ -193,152 +217,67 @@ class World:
         for node in self.here:
             if not node.serving:
                 return f"{node.name} does not serve"
+        silent = self.silent()
+        return f"nothing was stored in {silent[0].name}" if silent else ""
+
+    def silent(self) -> list[BoxHistory]:
+        """Mailboxes in which nothing was stored since all was healed."""
         since_s = self.healed_us / 1_000_000
-        for box in self.boxes.values():
-            if not box.kind.max_msgs and not any(
+        return [
+            box
+            for box in self.boxes.values()
+            if not box.kind.max_msgs
+            and not any(
                 sent.acknowledged_s is not None and sent.invoked_s > since_s
                 for sent in box.sent.values()
-            ):
-                return f"nothing was stored in {box.name}"
-        return ""
+            )
+        ]
 
     def _at_rest(self) -> str:
         return "a client waits" if any(client.busy for client in self.clients) else ""
 
-    # --- the end ---------------------------------------------------------------------------------
 
-    async def _end(self) -> None:
-        """Everything that was promised is there, at every node."""
-        for client in self.clients:
-            client.disconnect()
-        await self._until(self._all_due, END_S_MAX, "never due")
-        for node in self.here:
-            await self._read_everything(node)
-        await self._drain()
-        await self._until(self._alike, END_S_MAX, "replicas do not meet")
-        self._check_clocks()
+class _Told(logging.Handler):
+    """What nodes log of their own mistakes ends the run."""
 
-    def _all_due(self) -> str:
-        since_s = self.now_s - 4.0
-        recent = any(sent.invoked_s > since_s and sent.delay_s for sent in self._all_sent())
-        return "a delay is not over" if recent else ""
+    def __init__(self, world: World) -> None:
+        super().__init__(logging.ERROR)
+        self._world = world
 
-    def _all_sent(self) -> Iterator[Any]:
-        return (sent for box in self.boxes.values() for sent in box.sent.values())
-
-    async def _at(
-        self, node: WholeNode, work: Callable[[Client, Callable[[], None]], None]
-    ) -> None:
-        """Have a fresh client at `node` do something, and wait until it has."""
-        client = Client(self, 1_000 + self.seen["readers"])
-        self.seen["readers"] += 1
-        client.resting = True
-        client.node, done = node, asyncio.Event()
-        client.connection = node.connect(client._closed)
-        work(client, done.set)
-        await self._until(lambda: "" if done.is_set() else node.name, END_S_MAX, "no answer at")
-        self._must_hold()
-        client.disconnect()
-
-    async def _read_everything(self, node: WholeNode) -> None:
-        for box in self.boxes.values():
-            if box.created_s is not None and not box.kind.ttl_s:
-                await self._at(node, partial(self._query, box))
-
-    def _query(self, box: BoxHistory, client: Client, done: Callable[[], None]) -> None:
-        invoked_s = self.now_s
-        newest = dict(box.newest_of_key)
-
-        def answered(reply: dict[str, Any] | None) -> None:
-            if reply is None or reply["error"]:
-                raise Violation(f"QUERY of {box.name} after healing: {reply}")
-            box.queried(_texts(reply), newest, invoked_s, self.now_s)
-            done()
-
-        client.ask(f"MSG.QUERY.{box.name}", {"limit": 1_000}, answered)
-
-    async def _drain(self) -> None:
-        """A group that reads everything gets everything; nothing is held by anybody any more."""
-        if "groups" not in self.options.features:
-            return
-        for box in self.boxes.values():
-            if box.created_s is None or box.kind.ttl_s:
-                continue
-            dead = await self._dead_letters(box) if box.kind.max_deliver else set[str]()
-            until_s = self.now_s + END_S_MAX
-            while left := [one for one in box.not_drained(GROUP, self.now_s) if one not in dead]:
-                if self.now_s > until_s:
-                    raise Violation(f"{box.name}: no consumer gets {left[:5]} of {len(left)}")
-                await self._at(self.random.choice(self.here), partial(self._take_all, box))
-                await self._spend(LOOK_S)
-                if box.kind.max_deliver:
-                    dead = await self._dead_letters(box)
-
-    def _take_all(self, box: BoxHistory, client: Client, done: Callable[[], None]) -> None:
-        client.fetch(box, done=lambda _: client.ack(box, done))
-
-    async def _dead_letters(self, box: BoxHistory) -> set[str]:
-        found: set[str] = set()
-
-        def ask(client: Client, done: Callable[[], None]) -> None:
-            def answered(reply: dict[str, Any] | None) -> None:
-                for message in _texts(reply or {}):
-                    sent = box.sent[message["payload"]]
-                    found.add(f"{sent.payload} (id {sent.msg_id})")
-                done()
-
-            client.ask(f"MSG.QUERY.{box.name}.dlq", {"limit": 1_000}, answered)
-
-        await self._at(self.random.choice(self.here), ask)
-        return found
-
-    def _alike(self) -> str:
-        """Every replica here stands at the same entry, with the same state."""
-        for number, group in self.watch.groups.items():
-            states = set()
-            for node in self.here:
-                assert node.cluster is not None
-                if number in node.cluster._groups:
-                    index = node.cluster._groups[number][0].applied
-                    states.add((index, group.states.get(index)))
-            if len(states) > 1:
-                return f"group {number} stands at {sorted(index for index, _ in states)}"
-        return ""
-
-    def _check_clocks(self) -> None:
-        """Who is an hour off the others leads nothing."""
-        for node in self.here:
-            others = sorted(other.clock.offset_ms for other in self.here)
-            off_ms = abs(node.clock.offset_ms - others[len(others) // 2])
-            if len(others) > 2 and off_ms > HOUR_MS // 2 and self.leads(node):
-                raise Violation(f"{node.name} leads, an hour off")
-
-
-def _texts(reply: dict[str, Any]) -> list[dict[str, Any]]:
-    return decoded(reply) if reply.get("messages") else []
+    def emit(self, record: logging.LogRecord) -> None:
+        """Storage fails by itself; nothing else may."""
+        error = record.exc_info[1] if record.exc_info else None
+        if error is not None and not isinstance(error, StorageFailed | Died):
+            world = self._world
+            world.violation = world.violation or f"{record.getMessage()}: {error!r}"
 
 
 @contextmanager
 def _patched(world: World, engine_type: type[RaftEngine]) -> Iterator[None]:
     """Virtual peers, engines somebody looks at, failpoints that kill virtual processes."""
     quiet = logging.getLogger("mq9cluster")
-    level = quiet.level
+    level, told = quiet.level, _Told(world)
     collecting = gc.isenabled()
     with (
+        ExitStack() as patches,
         patch.object(cluster_module, "Peers", partial(SimPeers, world.network)),
         patch.object(cluster_module, "RaftEngine", watched(world, engine_type)),
         # Of two clocks that differ either may be right; after a while nodes take the earlier rather
         # than wait for ever. Here they wait: what a wrong guess does is no surprise.
         patch.object(clocks, "UNDECIDED_MS_MAX", 10**9),
     ):
-        quiet.setLevel(logging.CRITICAL)
+        quiet.setLevel(logging.ERROR)
+        quiet.addHandler(told)
         gc.disable()  # one run makes less garbage than the looking for it costs
+        if "registry" in world.options.features:
+            patches.enter_context(installed(world))
         if any(fault.kind == "failpoint" for fault in world.options.plan):
             failpoints.arm(partial(WholeNode.trapped, world))
         try:
             yield
         finally:
             failpoints.disarm()
+            quiet.removeHandler(told)
             quiet.setLevel(level)
             if collecting:
                 gc.enable()

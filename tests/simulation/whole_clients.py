@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import orjson
 
 from mq9cluster.protocol import nats_headers
+from tests.simulation import whole_agents, whole_core
 from tests.simulation.whole_history import OFF_S, PRIORITIES, BoxHistory, GroupHistory, Sent
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ FOREVER_S = 1e9
 GROUP = "workers"
 NOT_DONE = frozenset({"unavailable", "overloaded", "mailbox_full", "mailbox_not_found"})
 EXPECTED = NOT_DONE | {"timeout", "message_not_found", "mailbox_exists", "agent_not_found"}
+EXPECTED |= {"embedder_mismatch"}
 
 Reply = dict[str, Any]
 Answered = Callable[[Reply | None], None]  # None: the connection ended, or was given up
@@ -63,6 +65,9 @@ class Client:
             return False
         self.node = self.random.choice(nodes)
         self.connection = self.node.connect(self._closed)
+        if "core" in self.world.options.features:
+            account = self.random.choice(whole_core.ACCOUNTS)
+            self.node.open_session(self.connection, account, partial(whole_core.begin, self))
         return True
 
     def disconnect(self) -> None:
@@ -143,6 +148,10 @@ class Client:
             works.append(self.reconnect)
         if "retries" in features:
             works.append(self.send_again)
+        if "registry" in features:
+            works += whole_agents.works(self)
+        if "core" in features:
+            works += whole_core.works(self)
         return works
 
     def begin(self) -> None:
@@ -158,9 +167,13 @@ class Client:
             self.world.later(0.1, self.go_on)
             return
         self.busy = True
-        box = self.random.choice(list(self.world.boxes.values()))
-        if box.created_s is None or (box.kind.ttl_s and self.random.random() < 0.1):
+        silent = self.world.silent() if self.world.healed_us else []
+        box = self.random.choice(silent or list(self.world.boxes.values()))
+        again = 0.5 if silent else 0.1  # that one which expires is created again
+        if box.created_s is None or (box.kind.ttl_s and self.random.random() < again):
             self.create(box)
+        elif silent and self.random.random() < 0.5:
+            self.send(box)
         else:
             self.random.choice(self._works)(box)
 
@@ -168,22 +181,32 @@ class Client:
         """Begin nothing more."""
         self.resting = True
 
-    def _next_soon(self) -> None:
+    def soon(self, call: Callable[[], object]) -> None:
+        """What this client sends arrives."""
+        self.world.scheduler.after(self.random.randint(50, LATENCY_US), lambda: call() and None)
+
+    def next_soon(self) -> None:
+        """That is done; the next thing, after a thought."""
         think_s = self.world.options.think_ms / 1000
         self.world.later(self.random.uniform(0, 2 * think_s), self.go_on)
 
     def _code(self, box: BoxHistory, reply: Reply | None, invoked_s: float) -> str:
-        """How a request ended: "" for well."""
-        if reply is None:
-            return "timeout"
-        code: str = reply.get("code", "")
-        self.world.seen[code or "answered"] += 1
+        """How a request to a mailbox ended: "" for well."""
+        code = self.code(box.broken, reply)
         if code == "mailbox_not_found":
             created = box.created_s is not None and box.created_s < invoked_s
             if created and not box.kind.ttl_s:
                 box.broken("was created, and is not there")
-        elif code and code not in EXPECTED:
-            box.broken(f"{code}: {reply['error']}")
+        return code
+
+    def code(self, broken: Callable[[str], None], reply: Reply | None) -> str:
+        """How a request ended: "" for well, "timeout" where nobody knows."""
+        if reply is None:
+            return "timeout"
+        code: str = reply.get("code", "")
+        self.world.seen[code or "answered"] += 1
+        if code and code not in EXPECTED:
+            broken(f"{code}: {reply['error']}")
         return code
 
     def create(self, box: BoxHistory) -> None:
@@ -204,7 +227,7 @@ class Client:
                 self.world.created.add(box.name)
             if code in ("", "mailbox_exists") and box.created_s is None:
                 box.created_s = self.now_s
-            self._next_soon()
+            self.next_soon()
 
         self.ask("MAILBOX.CREATE", body, answered)
 
@@ -252,7 +275,7 @@ class Client:
                 box.not_stored(sent, code, self.now_s)
             if again and (code == "timeout" or self.random.random() < 0.1):
                 self._tried.append((box, sent))
-            self._next_soon()
+            self.next_soon()
 
         self.ask(f"MSG.SEND.{box.name}", sent.payload.encode(), answered, headers)
 
@@ -264,7 +287,7 @@ class Client:
             if not self._code(box, reply, invoked_s) and reply is not None:
                 self.world.seen["queried"] += 1
                 box.queried(decoded(reply), newest, invoked_s, self.now_s)
-            self._next_soon()
+            self.next_soon()
 
         self.ask(f"MSG.QUERY.{box.name}", {"limit": 1_000}, answered)
 
@@ -278,7 +301,7 @@ class Client:
                 box.in_order(messages)
                 for message in messages:
                     box.seen(message, invoked_s, self.now_s)
-            self._next_soon()
+            self.next_soon()
 
         body = {"deliver": "earliest", "config": {"num_msgs": 50, "max_wait_ms": 100}}
         self.ask(f"MSG.FETCH.{box.name}", body, answered)
@@ -313,7 +336,7 @@ class Client:
             if done is not None:
                 done(count)
             else:
-                self._next_soon()
+                self.next_soon()
 
         self.ask(f"MSG.FETCH.{box.name}", body, answered)
 
@@ -349,7 +372,7 @@ class Client:
             if done is not None:
                 done()
             else:
-                self._next_soon()
+                self.next_soon()
 
         self.ask(f"MSG.ACK.{box.name}", body, answered)
 
@@ -375,7 +398,7 @@ class Client:
                 self.world.seen["nacked"] += 1
                 if delay_s and not box.kind.max_deliver:
                     group.closed_until_s[msg_id] = invoked_s + delay_s - OFF_S
-            self._next_soon()
+            self.next_soon()
 
         body = {"group_name": GROUP, "msg_id": msg_id, "delay": delay_s}
         self.ask(f"MSG.NACK.{box.name}", body, answered)
@@ -393,14 +416,14 @@ class Client:
             if not self._code(box, reply, invoked_s):
                 self.world.seen["deleted"] += 1
                 box.deleted_s.setdefault(msg_id, self.now_s)
-            self._next_soon()
+            self.next_soon()
 
         self.ask(f"MSG.DELETE.{box.name}.{msg_id}", b"", answered)
 
     def reconnect(self, _: BoxHistory) -> None:
         """Go elsewhere, letting go of everything."""
         self.disconnect()
-        self._next_soon()
+        self.next_soon()
 
 
 def decoded(reply: Reply) -> list[Reply]:

@@ -171,6 +171,17 @@ def _clock_jump(world: "World", luck: Luck) -> None:
         node.clock.offset_ms += luck.choice([-HOUR_MS, HOUR_MS, -2_000, 2_000, 100])
 
 
+def _embedding_service(world: "World", luck: Luck) -> None:
+    world.service = luck.choice(["slow", "broken", "down"])
+    world.later(luck.choice(BACK_S), lambda: setattr(world, "service", ""))
+
+
+def _another_model(world: "World", luck: Luck) -> None:
+    """The setting is changed, and a node is started anew with it; others follow some day."""
+    world.model = luck.choice([1, 2, 3])
+    _crash_one(world, luck, _some(world, luck))
+
+
 HOUR_MS = 3_600_000
 
 FAULTS: dict[str, Callable[["World", Luck], None]] = {
@@ -194,4 +205,6 @@ FAULTS: dict[str, Callable[["World", Luck], None]] = {
     "full disk": _full_disk,
     "failing disk": _failing_disk,
     "clock jump": _clock_jump,
+    "embedding service": _embedding_service,
+    "another model": _another_model,
 }

@@ -14,17 +14,22 @@ from typing import TYPE_CHECKING
 from mq9cluster.broker.agents import Agents, no_codes
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
+from mq9cluster.broker.search_side import SearchSide
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.membership import MemberEvents, Membership
+from mq9cluster.cluster.search_thread import Searchable
 from mq9cluster.domain.limits import DUPLICATE_WINDOW_MS_DEFAULT
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.routes import Routes
+from mq9cluster.search.embedders import BUILT_IN
 from mq9cluster.storage.errors import StorageFailed
 from tests.simulation.clock import NodeClock, NodeRandom
 from tests.simulation.database import SimDatabase
 from tests.simulation.disk import Disk
 from tests.simulation.process import PROCESS, Died, Process
+from tests.simulation.search import SERVICE
+from tests.simulation.whole_core import CoreSession
 
 if TYPE_CHECKING:
     from tests.simulation.whole import World
@@ -32,11 +37,12 @@ if TYPE_CHECKING:
 EPOCH_MS = 1_700_000_000_000  # the wall clocks' beginning
 WAITING_FETCHES_MAX = 100
 AGENT_TTL_S = 300
+LATENCY_S = 0.001
 SUPERVISOR_S = 1.0  # until a node that ended by itself is started again
 
 
 class _NoDiscovery:
-    """DISCOVER searches in a thread of its own, and has its own tests."""
+    """Where a run has no agents, nobody looks for any."""
 
     def discover(self, *_: object) -> None:
         """Nobody asks."""
@@ -71,11 +77,14 @@ class WholeNode(MemberEvents):
         self.cluster: Cluster | None = None
         self.serving = False
         self.connections: dict[int, Callable[[], None]] = {}  # what tells the client of its end
+        self.sessions: dict[int, CoreSession] = {}
         self._next_connection = 0
         self._mailboxes: Mailboxes | None = None
         self._router: Router | None = None
         self._routes: Routes | None = None
         self.exchange: Exchange | None = None
+        self.search: SearchSide | None = None
+        self.model = world.model  # that it was last started with
 
     # --- life ------------------------------------------------------------------------------------
 
@@ -100,12 +109,37 @@ class WholeNode(MemberEvents):
             retention=world.options.retention,
             checkpoint=lambda: None,
         )
-        names = [node.name for node in world.nodes]
-        shards = world.options.shards
+        task = asyncio.get_running_loop().create_task(self._serve(durability, seed))
+        task.add_done_callback(self._served)
+
+    async def _serve(self, durability: Durability, seed: str) -> None:
+        search, searchable = None, None
+        if "registry" in self.world.options.features:
+            self.model = self.world.model
+            served = "embedder" in self.world.options.features
+            search = SearchSide(f"{SERVICE}{self.model}" if served else BUILT_IN, "")
+            searchable = await search.open()
+        cluster = self.cluster = self._make_cluster(durability, searchable, seed)
+        await cluster.start(self.cluster_id)
+        self.cluster_id = cluster.meta.meta.cluster_id
+        if search:
+            await search.start(cluster)
+        self._open_broker(cluster, search, seed)
+        self.search = search
+        self.serving = True
+
+    def _make_cluster(
+        self, durability: Durability, searchable: Searchable | None, seed: str
+    ) -> Cluster:
         membership = Membership(
-            self.name, self.number, f"{self.name}:4222", dict.fromkeys(names, "sim"), shards
+            name=self.name,
+            node_id=self.number,
+            listen=f"{self.name}:4222",
+            addresses={node.name: "sim" for node in self.world.nodes},
+            shards=self.world.options.shards,
+            searchable=searchable,
         )
-        self.cluster = Cluster(
+        return Cluster(
             membership,
             self.database,
             durability,
@@ -115,12 +149,8 @@ class WholeNode(MemberEvents):
             self._count_run,
             self,
         )
-        task = asyncio.get_running_loop().create_task(self._serve(self.cluster, seed))
-        task.add_done_callback(self._served)
 
-    async def _serve(self, cluster: Cluster, seed: str) -> None:
-        await cluster.start(self.cluster_id)
-        self.cluster_id = cluster.meta.meta.cluster_id
+    def _open_broker(self, cluster: Cluster, search: SearchSide | None, seed: str) -> None:
         self._mailboxes = Mailboxes(
             cluster.shards,
             NodeRandom(f"{seed}/names"),
@@ -129,15 +159,16 @@ class WholeNode(MemberEvents):
             DUPLICATE_WINDOW_MS_DEFAULT,
             WAITING_FETCHES_MAX,
         )
-        agents = Agents(cluster.shards, no_codes, AGENT_TTL_S)
-        self._router = Router(self._mailboxes, agents, _NoDiscovery(), self.clock)  # type: ignore[arg-type]
+        embed = search.embedding.embed if search else no_codes
+        agents = Agents(cluster.shards, embed, AGENT_TTL_S)
+        discovery = search.discovery if search else _NoDiscovery()
+        self._router = Router(self._mailboxes, agents, discovery, self.clock)  # type: ignore[arg-type]
         chance = random.Random(seed)
         self._routes = Routes(cluster.peers.send_route, chance)
         for peer in cluster.peers.names:
             if cluster.peers.is_up(peer):
                 self._routes.on_up(peer)
         self.exchange = Exchange(asyncio.get_running_loop().call_soon, chance, self._routes)
-        self.serving = True
 
     def _served(self, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
@@ -173,7 +204,8 @@ class WholeNode(MemberEvents):
         connections, self.connections = self.connections, {}
         self.process.die()
         self.process = self.cluster = self._mailboxes = self._router = None
-        self._routes = self.exchange = None
+        self._routes = self.exchange = self.search = None
+        self.sessions.clear()
         self.serving = False
         self.disk.crash(keep)
         self.world.watch.crashed(self)
@@ -200,6 +232,8 @@ class WholeNode(MemberEvents):
             await cluster.leave()
             for number in list(self.connections):
                 self.close(number)
+            if self.search:
+                await self.search.stop()
             await cluster.stop()
             self.world.in_turn(partial(self._left, process))
 
@@ -255,8 +289,44 @@ class WholeNode(MemberEvents):
         told = self.connections.pop(connection, None)
         if told is not None:
             told()
+            session = self.sessions.pop(connection, None)
+            if session is not None:
+                session.close()
             if self._router is not None:
                 self._router.connection_closed(connection)
+
+    # --- core NATS -------------------------------------------------------------------------------
+
+    def open_session(
+        self, connection: int, account: str, begin: Callable[[CoreSession], object]
+    ) -> None:
+        """A client that just connected also speaks core NATS; `begin` subscribes."""
+
+        def opened() -> None:
+            if connection in self.connections:
+                session = CoreSession(self.world.core, self, account)
+                self.sessions[connection] = session
+                begin(session)
+
+        if self.process is not None:
+            self.process.enter(opened)
+
+    def in_session(self, connection: int, do: Callable[[CoreSession], object]) -> None:
+        """What a client publishes or subscribes to reaches this node."""
+
+        def arrived() -> None:
+            session = self.sessions.get(connection)
+            if session is not None:
+                do(session)
+
+        if self.process is not None:
+            self.process.enter(arrived)
+
+    def in_process(self, do: Callable[[], object]) -> None:
+        """What a client here does, a moment later, because of what it was sent."""
+        process = self.process
+        if process is not None:
+            self.world.later(LATENCY_S, partial(process.enter, do))
 
     # --- what the cluster tells ------------------------------------------------------------------
 

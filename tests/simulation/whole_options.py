@@ -32,6 +32,8 @@ FEATURES = (
     "reconnects",
     "browse",
     "core",
+    "registry",
+    "embedder",  # with the registry: a service beside the built-in one, and models that change
 )
 FAULTS = (
     "crash",
@@ -55,6 +57,7 @@ FAULTS = (
     "failing disk",
     "clock jump",
 )
+EMBEDDER_FAULTS = ("embedding service", "another model")  # where there is one
 
 
 @dataclass(frozen=True)
@@ -99,11 +102,14 @@ class WholeOptions:
             faults_ms = 4_000
         sync_us = draw.choice([200, 200, 3_000, 20_000])
         kinds = draw.sample(FAULTS, k=draw.randint(1, 7))
+        features = tuple(sorted(draw.sample(FEATURES, k=draw.randint(3, 10))))
+        if {"registry", "embedder"} <= set(features):
+            kinds += EMBEDDER_FAULTS
         return cls(
             seed=seed,
             nodes=nodes,
             shards=draw.choice([1, 2, 2, 3]),
-            features=tuple(sorted(draw.sample(FEATURES, k=draw.randint(3, 10)))),
+            features=features,
             clients=draw.choice([3, 5, 8]),
             think_ms=draw.choice([15, 30, 60]) * (3 if nodes == 1 else 1),
             faults_ms=faults_ms,
