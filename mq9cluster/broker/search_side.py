@@ -67,7 +67,6 @@ class SearchSide:
             again = partial(open_embedder, self._setting, self._post)
         reembedding = Reembedding(cluster, embedding, self._thread, again)
         self._looking = asyncio.create_task(reembedding.run())
-        self._looking.add_done_callback(_show_failure)
         # A tenth of a second that the first REGISTER would wait for otherwise.
         self._thread.post(lambda: self._language.explainer)
 
@@ -108,9 +107,3 @@ class SearchSide:
                 if answer and answer.get("code"):
                     return bytes.fromhex(answer["code"])
         return None
-
-
-def _show_failure(looking: "asyncio.Task[None]") -> None:
-    """A mistake of ours; nothing but codes that come late depends on it."""
-    if not looking.cancelled() and (error := looking.exception()):
-        _log.critical("agents are not embedded again any more", exc_info=error)

@@ -75,7 +75,8 @@ class Links:
         name = self.leader_of(shard)
         if name == self._me:
             return name if self._replicas[shard].leads else ""
-        if not name and shard not in self._replicas:
+        if shard not in self._replicas and not (name and self._peers.is_up(name)):
+            # Not only without a hint: nobody else may ever correct one that names a node that died.
             name = self._hints[shard] = self.some_node_of(shard)
         return name if name and self._peers.is_up(name) else ""
 

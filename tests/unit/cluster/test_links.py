@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mq9cluster.cluster.links import RemoteLeader, Service
+from mq9cluster.cluster.links import Links, RemoteLeader, Service
 from mq9cluster.cluster.peers import Answered, PeerReply
 from mq9cluster.cluster.waiting import Waiter
 from mq9cluster.domain.address import mailbox_ref
@@ -80,3 +80,26 @@ def test_a_forwarded_query_is_on_the_account_of_the_client_that_asked(
     leader.query(query, found.append, client)
     assert replica.asked == [(query, client)]
     assert found == [MessagesRead([])]
+
+
+class Peers:
+    """Some of them are up."""
+
+    def __init__(self, *up: str) -> None:
+        self.up = {*up}
+
+    def is_up(self, peer: str) -> bool:
+        return peer in self.up
+
+
+def test_who_looks_for_agents_does_not_go_on_asking_for_a_leader_that_died() -> None:
+    """Seed 32 of the simulator: a shard without a replica here stayed missing from DISCOVER."""
+    peers = Peers("n2", "n3")
+    links = Links("n1", peers, [["n2", "n3"]])  # type: ignore[arg-type]
+    assert links.likely_leader(0) == "n2"
+    peers.up = {"n3"}
+    assert links.likely_leader(0) == "n3"
+    peers.up = set()
+    assert links.likely_leader(0) == ""
+    peers.up = {"n2"}
+    assert links.likely_leader(0) == "n2"
