@@ -72,6 +72,22 @@ class AgentCard:
 
     def search_text(self) -> SearchText:
         """What is indexed: at most SEARCH_CHARS_MAX characters over all fields."""
+        if len(self.body) > SEARCH_CHARS_MAX:
+            return self._cut_text()
+        return SearchText(
+            self.name,
+            tuple(sorted(self.all_tags())),
+            tuple(
+                f"{skill.name} {skill.id}" if skill.name != skill.id else " " + skill.id
+                for skill in self.skills
+            ),
+            "\n".join([self.description, *filter(None, [s.description for s in self.skills])]),
+            tuple([text for skill in self.skills for text in skill.examples]),
+            self.provider,
+        )
+
+    def _cut_text(self) -> SearchText:
+        """`search_text` of a card whose fields may have more characters than are indexed."""
         left = SEARCH_CHARS_MAX - len(self.name)
 
         def cut(text: str) -> str:

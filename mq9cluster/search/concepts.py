@@ -12,7 +12,7 @@ compounds are taken apart.
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -23,7 +23,7 @@ from mq9cluster.domain.agent import AgentCard
 from mq9cluster.search.embedder import EmbedderId
 from mq9cluster.search.lexicon import Alias, Lexicon
 from mq9cluster.search.text import Stems, bare, bigrams, is_cjk, runs
-from mq9cluster.search.vectors import quantize
+from mq9cluster.search.vectors import code_of
 
 DIMENSIONS = 512  # at most as many concepts; a code is as many bytes
 VERSION = "1"
@@ -35,11 +35,14 @@ GENERIC_SHARE = 0.25  # what a generic word counts as a word
 PIECES_SHARE = 0.5  # what a word's character n-grams count beside the word itself
 NEIGHBOURS = 3  # words on either side in which a phrase's other words are looked for
 WORDS_CACHED_MAX = 32_768  # of each generation: some 20 MB
+PIECES_CACHED_MAX = 65_536  # of words, each three or four characters: some 8 MB
 COMPOUND_CHARS_MIN = 9
 PART_CHARS_MIN = 4
 BEGINNING_CHARS = 3  # no stemmer touches them: words that begin otherwise need not be stemmed
 RUN_CHARS_MAX = 512  # of a text written without spaces
 TOKENS_MAX = 1_024  # of one field
+READING_CHARS_MAX = 64  # of a text that is remembered whole: a tag, the name of a skill
+READINGS_MAX = 16_384  # some 10 MB
 FLOOR = 0.06  # hashed words of unrelated texts meet by chance: two deviations of that
 
 # What a field's evidence counts.
@@ -53,21 +56,55 @@ _PIECE_FEATURES = 8
 Vector = npt.NDArray[np.float32]
 
 
-class _Token(NamedTuple):
-    """What is known of a word or CJK run: lexicon keys in it, codes of its words, their weight."""
-
-    keys: tuple[str, ...]  # in order: sums of evidence must not depend on a set's
-    codes: tuple[bytes, ...]
-    weight: float
-    empty: bool
-
-
 class _Hit(NamedTuple):
     """An alias by one of its keys: the other keys it needs nearby."""
 
     others: frozenset[str]
     concept: int
     weight: float
+
+
+_Evidence = tuple[int, float]  # a concept, and how strongly it is meant
+
+
+class _Known(NamedTuple):
+    """Aliases by one of their keys: those of one word, and phrases by another key they need."""
+
+    words: list[_Evidence]
+    phrases: dict[str, list[_Hit]]
+
+
+class _Token(NamedTuple):
+    """What is known of a word or CJK run: lexicon keys in it, what they stand for, codes of its
+    words, their weight.
+    """
+
+    keys: tuple[str, ...]  # in order: sums of evidence must not depend on a set's
+    known: tuple[_Known, ...]
+    codes: tuple[bytes, ...]
+    weight: float
+    empty: bool
+
+
+class _Reading(NamedTuple):
+    """What a text says: the codes of its words, the weight of each, and concepts. Not to be
+    changed: it is remembered.
+    """
+
+    codes: list[bytes]
+    weights: list[float]
+    evidence: list[_Evidence]
+
+
+class _Words(dict[str, _Token]):
+    """Words that were met; others are learnt when they are asked for."""
+
+    def __init__(self, learn: Callable[[str], _Token]) -> None:
+        super().__init__()
+        self._learn = learn
+
+    def __missing__(self, run: str) -> _Token:
+        return self._learn(run)
 
 
 def concept_id(lexicon: Lexicon) -> EmbedderId:
@@ -94,7 +131,7 @@ class ConceptEmbedder:
         self._surfaces: dict[str, set[str]] = {code: set() for code in _STEMMERS}
         self._beginnings: dict[str, set[str]] = {code: set() for code in _STEMMERS}
         self._pieces: dict[str, list[str]] = {}  # CJK aliases by first character
-        self._hits: dict[str, list[_Hit]] = {}
+        self._known: dict[str, _Known] = {}
         compiled = [
             (i, self._keys(alias), alias.weight)
             for i, concept in enumerate(lexicon.concepts)
@@ -103,14 +140,18 @@ class ConceptEmbedder:
         uses = Counter(key for _, keys, _ in compiled for key in keys)
         for i, keys, weight in compiled:
             if keys:
-                rarest = min(keys, key=lambda key: (uses[key], key))
-                bonus = PHRASE_BONUS if len(keys) > 1 else 1.0
-                hit = _Hit(frozenset(keys - {rarest}), i, weight * bonus)
-                self._hits.setdefault(rarest, []).append(hit)
+                rarest, *others = sorted(keys, key=lambda key: (uses[key], key))
+                known = self._known.setdefault(rarest, _Known([], {}))
+                if others:
+                    hit = _Hit(frozenset(others[1:]), i, weight * PHRASE_BONUS)
+                    known.phrases.setdefault(others[0], []).append(hit)
+                else:
+                    known.words.append((i, weight))
         # Two generations: when the young one is full it becomes the old one, from which a word that
         # is met again comes back.
-        self._young: dict[str, _Token] = {}
+        self._young = _Words(self._learn)
         self._old: dict[str, _Token] = {}
+        self._short = lru_cache(maxsize=READINGS_MAX)(self._read)
 
     # ---- compiling
 
@@ -138,23 +179,23 @@ class ConceptEmbedder:
     def card_code(self, card: AgentCard) -> bytes | None:
         """The code of a card; None when it has no word at all."""
         text = card.search_text()
-        fields = [
-            (FIELD_WEIGHTS["name"], text.name),
-            *((FIELD_WEIGHTS["tags"], tag) for tag in text.tags),
-            *((FIELD_WEIGHTS["skills"], skill) for skill in text.skills),
-            (FIELD_WEIGHTS["description"], text.description),
-            *((FIELD_WEIGHTS["examples"], example) for example in text.examples),
-        ]
-        return self._code(fields, question=False)
+        often = self._often
+        readings = [(FIELD_WEIGHTS["name"], self._read(text.name))]
+        readings += [(FIELD_WEIGHTS["tags"], often(tag)) for tag in text.tags]
+        readings += [(FIELD_WEIGHTS["skills"], often(skill)) for skill in text.skills]
+        readings.append((FIELD_WEIGHTS["description"], self._read(text.description)))
+        readings += [(FIELD_WEIGHTS["examples"], often(example)) for example in text.examples]
+        return self._code(readings, question=False)
 
     def question_code(self, text: str) -> bytes | None:
         """The code of a question; None when it has no word at all."""
-        return self._code([(1.0, text)], question=True)
+        return self._code([(1.0, self._read(text))], question=True)
 
     def concepts(self, text: str) -> tuple[str, ...]:
         """Names of the concepts in `text`, strongest first."""
         strengths: dict[int, float] = {}
-        self._understand(self._read(text), 1.0, strengths)
+        for concept, strength in self._read(text).evidence:
+            strengths[concept] = strengths.get(concept, 0.0) + strength
         order = sorted(strengths.items(), key=lambda item: (-item[1], item[0]))
         return tuple(self._names[concept] for concept, _ in order)
 
@@ -166,17 +207,16 @@ class ConceptEmbedder:
         """The port's form of `question_code`."""
         return self.question_code(text)
 
-    def _code(self, fields: Sequence[tuple[float, str]], *, question: bool) -> bytes | None:
+    def _code(self, readings: Iterable[tuple[float, _Reading]], *, question: bool) -> bytes | None:
         strengths: dict[int, float] = {}
         codes: list[bytes] = []
         weights: list[float] = []
-        for field_weight, text in fields:
-            tokens = self._read(text)
-            self._understand(tokens, field_weight, strengths)
-            for token in tokens:
-                codes += token.codes
-                weights += [field_weight * token.weight] * len(token.codes)
-        if not codes:
+        for field_weight, reading in readings:
+            codes += reading.codes
+            weights += [field_weight * weight for weight in reading.weights]
+            for concept, strength in reading.evidence:
+                strengths[concept] = strengths.get(concept, 0.0) + field_weight * strength
+        if not weights:
             return None
         rows = np.frombuffer(b"".join(codes), np.int8).reshape(-1, DIMENSIONS)
         words = np.array(weights, np.float32) @ rows.astype(np.float32)
@@ -186,7 +226,7 @@ class ConceptEmbedder:
             vector = vector + CONCEPT_SHARE * self._concept_part(strengths, question=question)
         if not vector.any():
             return None
-        return quantize(vector, DIMENSIONS)
+        return code_of(vector)
 
     def _concept_part(self, strengths: dict[int, float], *, question: bool) -> Vector:
         part = np.zeros(DIMENSIONS, np.float32)
@@ -198,41 +238,28 @@ class ConceptEmbedder:
                     part[other] += NEAR_SHARE * evidence**REPEAT_EXPONENT
         return part / np.float32(np.sqrt(part @ part))
 
-    def _read(self, text: str) -> list[_Token]:
-        """What is known of each word of `text` that has content."""
-        found = []
-        for run in runs(text)[:TOKENS_MAX]:
-            token = self._young.get(run)
-            if token is None:
-                token = self._learn(run)
-            if not token.empty:
-                found.append(token)
-        return found
+    def _often(self, text: str) -> _Reading:
+        """What a tag, a skill or an example says: many agents have the same, if they are short."""
+        return self._short(text) if len(text) <= READING_CHARS_MAX else self._read(text)
 
-    def _understand(self, tokens: list[_Token], weight: float, strengths: dict[int, float]) -> None:
-        """Add the evidence for concepts in `tokens`."""
-        hits_of = self._hits.get
-        for at, token in enumerate(tokens):
-            for key in token.keys:
-                hits = hits_of(key)
-                if hits is None:
-                    continue
-                nearby: set[str] | None = None
-                for others, concept, strength in hits:
-                    if others:
-                        if nearby is None:
-                            nearby = set()
-                            for near in tokens[max(0, at - NEIGHBOURS) : at + NEIGHBOURS + 1]:
-                                nearby.update(near.keys)
-                        if not others <= nearby:
-                            continue
-                    strengths[concept] = strengths.get(concept, 0.0) + weight * strength
+    def _read(self, text: str) -> _Reading:
+        """What `text` says."""
+        tokens = [
+            token
+            for token in map(self._young.__getitem__, runs(text)[:TOKENS_MAX])
+            if not token.empty
+        ]
+        return _Reading(
+            [code for token in tokens for code in token.codes],
+            [token.weight for token in tokens for _ in token.codes],
+            _understood(tokens),
+        )
 
     # ---- words
 
     def _learn(self, run: str) -> _Token:
         if len(self._young) >= WORDS_CACHED_MAX:
-            self._old, self._young = self._young, {}
+            self._old, self._young = self._young, _Words(self._learn)
         token = self._old.get(run) or self._token(run)
         self._young[run] = token
         return token
@@ -241,15 +268,19 @@ class ConceptEmbedder:
         if is_cjk(run):
             run = run[:RUN_CHARS_MAX]
             codes = tuple(_word_code(pair) for pair in bigrams(run))
-            return _Token(tuple(sorted(set(self._cjk_keys(run)))), codes, 1.0, empty=False)
+            return self._meaning(sorted(set(self._cjk_keys(run))), codes, 1.0)
         if run in self._empty:
-            return _Token((), (), 0.0, empty=True)
+            return _Token((), (), (), 0.0, empty=True)
         if not run.isalpha():  # numbers and ids are many: they mean themselves, if anything
-            keys = (f"en:{run}",) if run in self._vocabulary["en"] else ()
-            return _Token(keys, (_number_code(run),), 1.0, empty=False)
+            keys = [f"en:{run}"] if run in self._vocabulary["en"] else []
+            return self._meaning(keys, (_number_code(run),), 1.0)
         weight = GENERIC_SHARE if run in self._generic else 1.0
         code = _word_code(self._stems["en"].stem(run))
-        return _Token(tuple(self._word_keys(run)), (code,), weight, empty=False)
+        return self._meaning(self._word_keys(run), (code,), weight)
+
+    def _meaning(self, keys: list[str], codes: tuple[bytes, ...], weight: float) -> _Token:
+        known = tuple(self._known[key] for key in keys if key in self._known)
+        return _Token(tuple(keys), known, codes, weight, empty=False)
 
     def _cjk_keys(self, run: str) -> list[str]:
         """Every alias piece that stands in `run`."""
@@ -308,29 +339,61 @@ class ConceptEmbedder:
         return []
 
 
+def _understood(tokens: list[_Token]) -> list[_Evidence]:
+    """The evidence for concepts in `tokens`, in their order."""
+    evidence: list[_Evidence] = []
+    for at, token in enumerate(tokens):
+        for words, phrases in token.known:
+            evidence += words
+            if phrases:
+                around = tokens[max(0, at - NEIGHBOURS) : at + NEIGHBOURS + 1]
+                evidence += _phrases_among(phrases, around)
+    return evidence
+
+
+def _phrases_among(phrases: dict[str, list[_Hit]], around: list[_Token]) -> list[_Evidence]:
+    """The phrases whose other words stand around."""
+    partners = [key for token in around for key in token.keys if key in phrases]
+    if not partners:
+        return []
+    nearby = {key for token in around for key in token.keys}
+    return [
+        (concept, weight)
+        for key in dict.fromkeys(partners)
+        for others, concept, weight in phrases[key]
+        if others <= nearby
+    ]
+
+
 def _number_code(word: str) -> bytes:
     """The code of what has no spelling to compare."""
-    return quantize(_hashed([word], _WORD_FEATURES), DIMENSIONS)
+    return code_of(_hashed(_digest(word, _WORD_FEATURES), _WORD_FEATURES))
 
 
 @lru_cache(maxsize=WORDS_CACHED_MAX)
 def _word_code(word: str) -> bytes:
     """The code of the hashed vector of a word and of its character n-grams."""
-    vector = _hashed([word], _WORD_FEATURES)
+    vector = _hashed(_digest(word, _WORD_FEATURES), _WORD_FEATURES)
     if len(word) > 2:
         marked = f"<{word}>"
         pieces = {marked[i : i + n] for n in (3, 4) for i in range(len(marked) - n + 1)}
         scale = PIECES_SHARE / len(pieces) ** 0.5
-        vector += scale * _hashed(["#" + piece for piece in pieces], _PIECE_FEATURES)
-    return quantize(vector, DIMENSIONS)
+        vector += scale * _hashed(b"".join(map(_piece, pieces)), _PIECE_FEATURES)
+    return code_of(vector)
 
 
-def _hashed(features: Sequence[str], count: int) -> npt.NDArray[np.float64]:
-    """The sum of the features' vectors: `count` places of each are plus or minus one, scaled."""
-    digests = b"".join(
-        hashlib.blake2b(feature.encode("utf-8", "surrogatepass"), digest_size=2 * count).digest()
-        for feature in features
-    )
+@lru_cache(maxsize=PIECES_CACHED_MAX)
+def _piece(piece: str) -> bytes:
+    return _digest("#" + piece, _PIECE_FEATURES)
+
+
+def _digest(feature: str, count: int) -> bytes:
+    data = feature.encode("utf-8", "surrogatepass")
+    return hashlib.blake2b(data, digest_size=2 * count).digest()
+
+
+def _hashed(digests: bytes, count: int) -> npt.NDArray[np.float64]:
+    """The sum of features' vectors: `count` places of each are plus or minus one, scaled."""
     places = np.frombuffer(digests, "<u2").astype(np.int64)
     signs = np.where(places & 0x8000, -1.0, 1.0)
     sums = np.bincount(places % DIMENSIONS, signs, DIMENSIONS)

@@ -98,7 +98,7 @@ class ShardIndex:
         self._grow(slot + 1)
         self._alive[slot] = True
         self._expires[slot] = expires_ms
-        self._lexical.put(slot, self._fields(card))
+        self._index_text(slot, card)
         self._facets.put(slot, card)
         for embedder, code in codes.items():
             self._spaces[embedder].put(slot, code)
@@ -280,16 +280,18 @@ class ShardIndex:
             raise EmbedderMismatch(f"{embedder} is not an embedder of this cluster")
         return space
 
-    def _fields(self, card: AgentCard) -> list[tuple[float, list[str]]]:
-        text = card.search_text()
-        terms = self._analyzer.terms
-        fields = [(NAME_WEIGHT, self._analyzer.name_terms(text.name))]
-        fields += [(TAG_WEIGHT, terms(tag)) for tag in text.tags]
-        fields += [(SKILL_WEIGHT, terms(skill)) for skill in text.skills]
-        fields.append((DESCRIPTION_WEIGHT, terms(text.description)))
-        fields += [(EXAMPLE_WEIGHT, terms(example)) for example in text.examples]
-        fields.append((PROVIDER_WEIGHT, terms(text.provider)))
-        return fields
+    def _index_text(self, slot: int, card: AgentCard) -> None:
+        name, tags, skills, description, examples, provider = card.search_text()
+        texts = [self._analyzer.name_text(name), *tags, *skills, description, *examples, provider]
+        weights = [
+            NAME_WEIGHT,
+            *[TAG_WEIGHT] * len(tags),
+            *[SKILL_WEIGHT] * len(skills),
+            DESCRIPTION_WEIGHT,
+            *[EXAMPLE_WEIGHT] * len(examples),
+            PROVIDER_WEIGHT,
+        ]
+        self._lexical.put(slot, self._analyzer.fields(texts), weights)
 
     def _bury(self, slot: int) -> None:
         self._alive[slot] = False

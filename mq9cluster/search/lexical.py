@@ -16,22 +16,26 @@ twice until `compact` numbers them anew. One thread at a time.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from math import log
 
 import numpy as np
 import numpy.typing as npt
 
 from mq9cluster.search.query import PREFIX, WORD, Statistics, Unit
+from mq9cluster.search.text import END_OF_FIELD
 
 SATURATION = 1.2  # BM25's k1
 LENGTH_WEIGHT = 0.5  # BM25's b; low, because a long card is an able agent, not a wordy one
 AVERAGE_LENGTH = 40.0  # weighted terms of a card; a constant, so that impacts never change
 IMPACT_ONE = 16_384  # impacts are below k1 + 1 = 2.2: they fit 16 bits as fixed point
 FIELD_END = 0  # stands between fields in a document's terms: no phrase crosses it
+NEW_DOCUMENTS_MAX = 64  # added at once, in 2 ms: a question may have to wait for that
 
 _IMPACT_BITS = 16
 _IMPACT_MASK = (1 << _IMPACT_BITS) - 1
+_SLOT_BITS = 32  # of a term and a slot in one number
+_SLOT_MASK = (1 << _SLOT_BITS) - 1
 
 Slots = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
@@ -48,44 +52,57 @@ def unit_weights(statistics: Statistics) -> tuple[float, ...]:
     return tuple(inverse_frequency(statistics.agents, n) for n in statistics.frequencies)
 
 
+class _Terms(dict[str, int]):
+    """Numbers of terms; a new term is given the next one."""
+
+    def __init__(self, new: Callable[[str], int]) -> None:
+        super().__init__({END_OF_FIELD: FIELD_END})
+        self._new = new
+
+    def __missing__(self, word: str) -> int:
+        return self._new(word)
+
+
 class LexicalIndex:
     """Posting lists of one shard."""
 
-    __slots__ = ("_documents", "_live", "_ordered", "_postings", "_terms")
+    __slots__ = (
+        "_buried",
+        "_documents",
+        "_live",
+        "_new_ids",
+        "_new_slots",
+        "_new_weights",
+        "_ordered",
+        "_postings",
+        "_terms",
+    )
 
     def __init__(self) -> None:
-        self._terms: dict[str, int] = {"": FIELD_END}
+        self._terms = _Terms(self._new_term)
         self._postings: list[array[int]] = [array("Q")]  # slot << 16 | impact, by term
         self._live: array[int] = array("I", [0])  # documents that have the term, by term
         self._documents: list[bytes] = []  # a document's terms in order, by slot; empty when gone
         self._ordered: list[str] | None = None  # the terms sorted, made when a prefix asks
+        # What came since the posting lists were last brought up to date: documents, the slot and
+        # the weight of each of their fields, and documents that went.
+        self._new_ids: list[bytes] = []
+        self._new_slots: array[int] = array("q")
+        self._new_weights: array[float] = array("d")
+        self._buried: list[bytes] = []
 
-    def put(self, slot: int, fields: Iterable[tuple[float, Sequence[str]]]) -> None:
-        """Index a document of weighted fields at `slot`, the next one."""
-        terms = self._terms
-        order: array[int] = array("I")
-        counts: dict[int, float] = {}
-        length = 0.0
-        for weight, words in fields:
-            for word in words:
-                term = terms.get(word)
-                if term is None:
-                    term = self._new_term(word)
-                order.append(term)
-                counts[term] = counts.get(term, 0.0) + weight
-            length += weight * len(words)
-            order.append(FIELD_END)
-        postings, live = self._postings, self._live
-        norm = SATURATION * (1.0 - LENGTH_WEIGHT + LENGTH_WEIGHT * length / AVERAGE_LENGTH)
-        place = slot << _IMPACT_BITS
-        scale = IMPACT_ONE * (SATURATION + 1.0)
-        for term, count in counts.items():
-            postings[term].append(place | int(scale * count / (count + norm)))
-            live[term] += 1
+    def put(self, slot: int, terms: Iterable[str], weights: Sequence[float]) -> None:
+        """Index a document at `slot`, the next one: each field's terms end with END_OF_FIELD."""
+        ids = array("I", map(self._terms.__getitem__, terms)).tobytes()
         documents = self._documents
         while len(documents) < slot:
             documents.append(b"")
-        documents.append(order.tobytes())
+        documents.append(ids)
+        self._new_ids.append(ids)
+        self._new_slots.extend([slot] * len(weights))
+        self._new_weights.extend(weights)
+        if len(self._new_ids) >= NEW_DOCUMENTS_MAX:
+            self._settle()
 
     def _new_term(self, word: str) -> int:
         self._terms[word] = term = len(self._postings)
@@ -94,22 +111,59 @@ class LexicalIndex:
         self._ordered = None
         return term
 
+    def _settle(self) -> None:
+        """Bring posting lists and frequencies up to date."""
+        if self._new_ids:
+            new, self._new_ids = self._new_ids, []
+            slots, self._new_slots = self._new_slots, array("q")
+            weights, self._new_weights = self._new_weights, array("d")
+            self._add(new, np.frombuffer(slots, np.int64), np.frombuffer(weights, np.float64))
+        if self._buried:
+            buried, self._buried = self._buried, []
+            live = self._live
+            for term, count in zip(*_frequencies(buried), strict=True):
+                live[term] -= count
+
+    def _add(self, new: list[bytes], slots: Slots, weights: Scores) -> None:
+        """Add what documents are worth: all at once, since numpy minds each call, not its size."""
+        ids = np.frombuffer(b"".join(new), np.uint32)
+        ends = ids == FIELD_END
+        field = np.cumsum(ends) - ends  # of each place
+        ids, field = ids[~ends].astype(np.int64), field[~ends]
+        slots, weights = slots[field], weights[field]
+        first = int(slots[0]) if len(slots) else 0
+        lengths = np.bincount(slots - first, weights)
+        found, place = np.unique((ids << _SLOT_BITS) | slots, return_inverse=True)
+        counts = np.bincount(place, weights)
+        terms, slots = found >> _SLOT_BITS, found & _SLOT_MASK
+        norms = SATURATION * (1.0 - LENGTH_WEIGHT + LENGTH_WEIGHT * lengths / AVERAGE_LENGTH)
+        scale = IMPACT_ONE * (SATURATION + 1.0)
+        impacts = (scale * counts / (counts + norms[slots - first])).astype(np.int64)
+        packed = ((slots << _IMPACT_BITS) | impacts).tobytes()
+        postings, live = self._postings, self._live
+        starts = np.flatnonzero(np.diff(terms, prepend=-1))
+        start = 0
+        stops = [*starts[1:].tolist(), len(terms)] if len(terms) else []
+        for term, stop in zip(terms[starts].tolist(), stops, strict=True):
+            postings[term].frombytes(packed[start * 8 : stop * 8])
+            live[term] += stop - start
+            start = stop
+
     def remove(self, slot: int) -> None:
         """Forget the document at `slot`; its postings stay until `compact`, and are skipped."""
-        live = self._live
-        for term in set(np.frombuffer(self._documents[slot], np.uint32).tolist()):
-            if term != FIELD_END:
-                live[term] -= 1
+        self._buried.append(self._documents[slot])
         self._documents[slot] = b""
 
     def frequency(self, unit: Unit, alive: Mask) -> int:
         """How many documents have `unit`."""
+        self._settle()
         if unit.kind == WORD:
             return self._live[self._terms.get(unit.terms[0], FIELD_END)]
         return len(self._find(unit, alive)[0])
 
     def score(self, units: Sequence[Unit], weights: Sequence[float], alive: Mask) -> Scores:
         """The score of every slot; 0 where nothing was found. Removed slots may score."""
+        self._settle()
         scores = np.zeros(len(alive))
         for unit, weight in zip(units, weights, strict=True):
             slots, impacts = self._find(unit, alive)
@@ -118,6 +172,7 @@ class LexicalIndex:
 
     def compact(self, numbers: Slots) -> None:
         """Number slots anew: `numbers[slot]` is the new one, or -1 for a removed one."""
+        self._settle()
         for term, posting in enumerate(self._postings):
             if posting:
                 packed = np.frombuffer(posting, np.uint64)
@@ -181,6 +236,16 @@ class LexicalIndex:
             order = np.searchsorted(slots, found)
             worth += impacts[order]
         return found, worth
+
+
+def _frequencies(documents: list[bytes]) -> tuple[list[int], list[int]]:
+    """Terms of `documents`, and in how many of them each stands."""
+    ids = np.frombuffer(b"".join(documents), np.uint32).astype(np.int64)
+    owner = np.repeat(np.arange(len(documents)), [len(words) // 4 for words in documents])
+    pairs = np.unique((ids << _SLOT_BITS) | owner)
+    terms, counts = np.unique(pairs >> _SLOT_BITS, return_counts=True)
+    real = terms != FIELD_END
+    return terms[real].tolist(), counts[real].tolist()
 
 
 def _contains(document: bytes, needle: bytes) -> bool:

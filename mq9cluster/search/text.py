@@ -6,16 +6,19 @@ same words. Caches hold what stemming costs (20 to 50 µs a word) and are bounde
 
 import re
 import unicodedata
+from collections.abc import Sequence
 from functools import lru_cache
 
 import snowballstemmer
 
+END_OF_FIELD = "\0"  # ends the terms of a field; no text has it as a term
 TERM_CHARS_MAX = 64  # longer runs are no words; they still match by their beginning
 WORDS_CACHED_MAX = 65_536  # some 10 MB; a registry's working vocabulary is smaller
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _RUNS = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+")
 _IS_CJK = re.compile(f"[{CJK}]")
+_RUNS_AND_ENDS = re.compile(r"[a-z0-9]+|\0")  # of folded ASCII
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _STEM_CHARS_MIN = 4  # shorter words are stems, or abbreviations
 
@@ -48,27 +51,28 @@ def _without_accents(word: str) -> str:
     return "".join(char for char in decomposed if not unicodedata.combining(char))
 
 
-class Stems:
-    """Stems of one language's words, remembered."""
-
-    __slots__ = ("_known", "_stemmer")
+class Stems(dict[str, str]):
+    """Stems of one language's folded words, without accents: remembered ones, and others when they
+    are asked for.
+    """
 
     def __init__(self, language: str = "english") -> None:
+        super().__init__()
         self._stemmer = snowballstemmer.stemmer(language)
-        self._known: dict[str, str] = {}
+
+    def __missing__(self, word: str) -> str:
+        short = word[:TERM_CHARS_MAX]
+        if not short.isalpha():  # numbers are many: not remembered
+            return bare(short)
+        if len(self) >= WORDS_CACHED_MAX:
+            self.clear()
+        long = len(short) >= _STEM_CHARS_MIN
+        result = self[word] = bare(self._stemmer.stemWord(short) if long else short)
+        return result
 
     def stem(self, word: str) -> str:
         """The stem of a folded word, without accents."""
-        known = self._known.get(word)
-        if known is not None:
-            return known
-        short = word[:TERM_CHARS_MAX]
-        if len(short) < _STEM_CHARS_MIN or not short.isalpha():  # numbers are many: not remembered
-            return bare(short)
-        if len(self._known) >= WORDS_CACHED_MAX:
-            self._known.clear()
-        result = self._known[word] = bare(self._stemmer.stemWord(short))
-        return result
+        return self[word]
 
 
 class Analyzer:
@@ -82,6 +86,7 @@ class Analyzer:
 
     def __init__(self, empty_words: frozenset[str] = frozenset()) -> None:
         self._stems = Stems()
+        self._stems[END_OF_FIELD] = END_OF_FIELD
         self._empty = empty_words
 
     def is_empty(self, run: str) -> bool:
@@ -90,9 +95,9 @@ class Analyzer:
 
     def terms(self, text: str) -> list[str]:
         """The terms of `text`, in order: stems of words, bigrams of CJK runs."""
-        stem = self._stems.stem
+        stem = self._stems.__getitem__
         if text.isascii():
-            return [stem(run) for run in _RUNS.findall(text.lower())]
+            return list(map(stem, _RUNS.findall(text.lower())))
         found: list[str] = []
         for run in runs(text):
             if is_cjk(run):
@@ -106,6 +111,18 @@ class Analyzer:
         split = _CAMEL.sub(" ", name)
         terms = self.terms(name)
         return terms if split == name else terms + self.terms(split)
+
+    def name_text(self, name: str) -> str:
+        """A text whose terms are those of a name."""
+        split = _CAMEL.sub(" ", name)
+        return name if split == name else f"{name} {split}"
+
+    def fields(self, texts: Sequence[str]) -> list[str]:
+        """The terms of all `texts`, each followed by END_OF_FIELD."""
+        whole = END_OF_FIELD.join(texts).lower()
+        if whole.isascii() and whole.count(END_OF_FIELD) == len(texts) - 1:
+            return [*map(self._stems.__getitem__, _RUNS_AND_ENDS.findall(whole)), END_OF_FIELD]
+        return [term for text in texts for term in (*self.terms(text), END_OF_FIELD)]
 
     def prefix(self, word: str) -> str:
         """What terms beginning like `word` begin with: folded, not stemmed."""

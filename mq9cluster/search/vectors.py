@@ -13,6 +13,7 @@ without rebuilding, and a graph loaded from disk attaches itself to whatever slo
 The only door to usearch. Owned by `index.ShardIndex`. One thread at a time.
 """
 
+import math
 import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -68,9 +69,15 @@ def quantize(raw: object, dimensions: int) -> bytes:
         raise InvalidField("vector", "must be finite")
     if largest == 0.0:
         raise InvalidField("vector", "must not be zero")
-    vector = vector / largest  # so that squares neither overflow nor vanish
-    code: Codes = np.rint(vector * (CODE_LENGTH / np.sqrt(vector @ vector))).astype(np.int8)
-    return bytes(code)
+    return code_of(vector)
+
+
+def code_of(vector: npt.NDArray[np.floating]) -> bytes:
+    """The code of a vector that is finite and not zero."""
+    scaled = vector.astype(np.float64)
+    scaled /= np.abs(scaled).max()  # so that squares neither overflow nor vanish
+    scaled *= CODE_LENGTH / math.sqrt(scaled @ scaled)
+    return np.rint(scaled).astype(np.int8).tobytes()
 
 
 def check_code(code: bytes, dimensions: int) -> None:
