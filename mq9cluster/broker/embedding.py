@@ -40,6 +40,7 @@ SERVICE_REST_S: Final = 2.0  # after a failure nobody waits for it
 
 Codes = Mapping[str, bytes]  # by embedder id
 Done = Callable[[Codes | Refused], None]
+Step = Sequence[tuple[AgentCard, Done]]
 AskPeer = Callable[[str, str], Awaitable[bytes | None]]
 """The code of a question by an embedder (its id), from a node that has it; None: no such node."""
 
@@ -73,6 +74,7 @@ class Embedding:
         self.model: Embedder | None = None
         self.model_known = True  # False while a service has not said yet what it is
         self._waiting: list[tuple[AgentCard, Done]] = []
+        self._embedding = False  # cards are being embedded; what comes meanwhile is the next step
         self._count = self._bytes = 0
         self._service_rests_until_s = 0.0
         self._tasks: set[asyncio.Task[None]] = set()
@@ -113,7 +115,8 @@ class Embedding:
             raise Overloaded(f"{self._count} cards wait to be embedded")
         if given:
             done = _with(given, done)
-        if not self._waiting:
+        if not self._embedding:
+            self._embedding = True
             self._loop.call_soon(self._begin)
         self._waiting.append((card, done))
         self._count += 1
@@ -141,28 +144,57 @@ class Embedding:
         return by, quantize(raw, EmbedderId.parse(by).dimensions)
 
     def _begin(self) -> None:
-        waiting, self._waiting = self._waiting, []
-        self._start(self._embed_all(waiting))
+        self._start(self._embed_all())
 
     def _start(self, work: "Awaitable[None]") -> None:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _embed_all(self, waiting: Sequence[tuple[AgentCard, Done]]) -> None:
-        for start in range(0, len(waiting), CARDS_PER_STEP):
-            step = waiting[start : start + CARDS_PER_STEP]
-            codes = await self.codes_of([card for card, _ in step], SERVICE_WAIT_S)
-            self._count -= len(step)
-            self._bytes -= sum(len(card.body) for card, _ in step)
-            for (_, done), mine in zip(step, codes, strict=True):
-                done(mine)
+    async def _embed_all(self) -> None:
+        """Embed what waits, a step at a time: the more waits, the less each costs."""
+        try:
+            while self._waiting:
+                step = self._waiting[:CARDS_PER_STEP]
+                del self._waiting[:CARDS_PER_STEP]
+                found = await self._computed([card for card, _ in step])
+                if self._service():
+                    self._start(self._finish_with_service(step, found))
+                else:
+                    self._finish(step, found)
+        finally:
+            self._embedding = bool(self._waiting)
+            if self._embedding:
+                self._loop.call_soon(self._begin)
+
+    async def _finish_with_service(self, step: Step, found: list[dict[str, bytes]]) -> None:
+        await self._add_served([card for card, _ in step], found, SERVICE_WAIT_S)
+        self._finish(step, found)
+
+    def _finish(self, step: Step, found: list[dict[str, bytes]]) -> None:
+        self._count -= len(step)
+        self._bytes -= sum(len(card.body) for card, _ in step)
+        for (_, done), codes in zip(step, found, strict=True):
+            done(codes)
 
     async def codes_of(self, cards: Sequence[AgentCard], wait_s: float) -> list[dict[str, bytes]]:
         """What this node's embedders make of cards; a service may be waited for so long."""
+        found = await self._computed(cards)
+        await self._add_served(cards, found, wait_s)
+        return found
+
+    def _service(self) -> Embedder | None:
+        """The model, where it is a service that may be asked now."""
+        model = self.model
+        if model is None or isinstance(model, StaticModel) or str(model.id) not in self.usable():
+            return None
+        return model if self._loop.time() >= self._service_rests_until_s else None
+
+    async def _computed(self, cards: Sequence[AgentCard]) -> list[dict[str, bytes]]:
+        """What the embedders make of cards that need nobody else."""
         usable = self.usable()
-        model = self.model if self.model and str(self.model.id) in usable else None
-        local = model if isinstance(model, StaticModel) else None
+        model = self.model
+        local = model if isinstance(model, StaticModel) and str(model.id) in usable else None
         with_concepts = self._language.id in usable
 
         def compute() -> list[dict[str, bytes]]:
@@ -176,12 +208,16 @@ class Embedding:
                 found.append(codes)
             return found
 
-        found = await self._thread.run(compute)
-        if model and not local and self._loop.time() >= self._service_rests_until_s:
+        return await self._thread.run(compute)
+
+    async def _add_served(
+        self, cards: Sequence[AgentCard], found: list[dict[str, bytes]], wait_s: float
+    ) -> None:
+        model = self._service()
+        if model:
             for codes, code in zip(found, await self._serve(model, cards, wait_s), strict=True):
                 if code:
                     codes[str(model.id)] = code
-        return found
 
     async def _serve(
         self, model: Embedder, cards: Sequence[AgentCard], wait_s: float

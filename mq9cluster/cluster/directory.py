@@ -43,11 +43,12 @@ class Missing(NamedTuple):
 class _Version:
     """The indexes, and what they have still to follow. Another state begins another version."""
 
-    __slots__ = ("behind", "indexes", "ready")
+    __slots__ = ("behind", "indexes", "posted", "ready")
 
     def __init__(self) -> None:
         self.indexes: Indexes = {}  # touched in the search thread only
         self.behind: deque[Sequence[AgentChange]] = deque()
+        self.posted = False  # the search thread will look at what is behind
         self.ready = asyncio.Event()
 
 
@@ -109,8 +110,7 @@ class Directory:
             await self._thread.run(partial(self._put_rows, version.indexes, step))
             step = list(islice(rows, ROWS_PER_STEP))
         self._thread.post(partial(self._maintain_all, version.indexes))
-        for _ in range(len(version.behind)):
-            self._thread.post(partial(self._catch_up, version))
+        self._post_catch_up(version)
         version.ready.set()
 
     def follow(self, changes: Sequence[AgentChange]) -> None:
@@ -127,6 +127,12 @@ class Directory:
             return
         version.behind.append(changes)
         if version.ready.is_set():
+            self._post_catch_up(version)
+
+    def _post_catch_up(self, version: _Version) -> None:
+        """Have what is behind followed; what comes until that begins is followed with it."""
+        if not version.posted:
+            version.posted = True
             self._thread.post(partial(self._catch_up, version))
 
     # --- in the search thread --------------------------------------------------------------------
@@ -174,19 +180,19 @@ class Directory:
         return sum(index.memory_bytes() for index in list(self._version.indexes.values()))
 
     def _catch_up(self, version: _Version) -> None:
-        """Follow the oldest entry that was not followed yet."""
-        if not version.behind:
-            return
-        changes = version.behind.popleft()
+        """Follow the entries that were not followed yet."""
+        version.posted = False  # first: what is appended from now on is posted for again
         indexes = version.indexes
         touched: dict[str, ShardIndex] = {}
-        for change in changes:
-            _FOLLOW[change.kind](self, indexes, change)
-            if change.account in indexes:
-                touched[change.account] = indexes[change.account]
-        if version is self._version:
-            self._done[0] += len(changes)
-            self._done[1] += sum(len(change.body) for change in changes)
+        for _ in range(len(version.behind)):
+            changes = version.behind.popleft()
+            for change in changes:
+                _FOLLOW[change.kind](self, indexes, change)
+                if change.account in indexes:
+                    touched[change.account] = indexes[change.account]
+            if version is self._version:
+                self._done[0] += len(changes)
+                self._done[1] += sum(len(change.body) for change in changes)
         for account, index in touched.items():
             if not len(index):
                 del indexes[account]
