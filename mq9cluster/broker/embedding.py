@@ -103,6 +103,7 @@ class Embedding:
 
     def stop(self) -> None:
         """Embed nothing more."""
+        self._waiting.clear()
         for task in self._tasks:
             task.cancel()
 
