@@ -10,20 +10,24 @@ from typing import Final
 
 from chaos.checkers import mailboxes
 from chaos.checkers.verdict import Verdict, too_little
-from chaos.clients.connection import Answer, Caller, Connection, Reply, Stage, payload_of
+from chaos.clients.connection import Answer, Caller, Connection, Stage
+from chaos.clients.operations import (
+    Holding,
+    ack_body,
+    confirmation_of,
+    enter_messages,
+    enter_repeat,
+    fetch_body,
+    headers_of,
+    nack_body,
+    new_send,
+    padding,
+    percent,
+    settle,
+)
 from chaos.clients.reading import read_everything
 from chaos.clients.workload import Record
-from chaos.history import (
-    PRIORITIES,
-    Confirmation,
-    Delete,
-    HandOut,
-    History,
-    Repeat,
-    Send,
-    Span,
-    Told,
-)
+from chaos.history import Delete, HandOut, History, Repeat, Send, Span, Told
 from chaos.keeping import kept
 
 CLIENTS: Final = 8
@@ -110,7 +114,7 @@ class _Client:
         self._rng = workload.stage.rng(f"mailboxes {number}")
         self._caller = Caller(workload.stage, f"m{number}")
         self._counter = 0
-        self._holding: dict[tuple[str, str, str], HandOut] = {}
+        self._holding = Holding()
         self._watched: Connection | None = None
 
     async def run(self) -> None:
@@ -132,17 +136,15 @@ class _Client:
                 await action(history, connection)
         self._caller.leave()
 
-    def _percent(self, share: int) -> bool:
-        return self._rng.randrange(100) < share
-
     def _watch(self, connection: Connection) -> None:
         if connection is not self._watched:
             self._watched = connection
-            connection.on_end.append(lambda: self._let_go((connection.ended or 0.0) - CLOSE_RACE_S))
+            ended = connection.on_end
+            ended.append(lambda: self._holding.let_go((connection.ended or 0.0) - CLOSE_RACE_S))
 
     async def _leave(self, _: History, __: Connection) -> None:
         """Go to another node: what was held is open again."""
-        self._let_go(self._stage.now())
+        self._holding.let_go(self._stage.now())
         self._caller.leave()
 
     # ---------------------------------------------------------------- writing
@@ -152,24 +154,15 @@ class _Client:
         await asyncio.gather(*(self._send(history, send, connection) for send in sends))
 
     def _new_send(self) -> Send:
-        rng = self._rng
         self._counter += 1
-        send = Send(0, payload=f"c{self._number}-{self._counter}")
-        send.priority = rng.choices(PRIORITIES, (1, 2, 7))[0]
-        if self._percent(60):
-            send.dedupe_id = f"id-{send.payload}"
-        if self._percent(5):
-            send.delay_s = 1
-        elif self._percent(10):
-            send.key = f"key{rng.randrange(KEYS)}"
-        return send
+        return new_send(self._rng, f"c{self._number}-{self._counter}", with_id=60, keys=KEYS)
 
     async def _send(self, history: History, send: Send, connection: Connection) -> None:
         send.began = self._stage.now()
         history.sends.append(send)
-        padding = b"." * self._rng.choice((0, 0, 10, 100, 1000))
+        more = padding(self._rng)
         await send_until_told(
-            self._caller, history.mailbox, send, padding, connection, within_s=RETRY_S
+            self._caller, history.mailbox, send, more, connection, within_s=RETRY_S
         )
         if send.delay_s:
             late = self._stage.now() + send.delay_s
@@ -187,8 +180,7 @@ class _Client:
             f"MSG.SEND.{history.mailbox}", send.payload.encode(), headers_of(send), connection
         )
         self._learn(repeat, answer)
-        repeat.msg_id = answer.reply.get("msg_id", 0)
-        repeat.duplicate = answer.reply.get("duplicate", False)
+        enter_repeat(repeat, answer.reply)
 
     async def _delete(self, history: History, connection: Connection) -> None:
         known = [send.msg_id for send in history.sends[-200:] if send.msg_id > 0]
@@ -216,73 +208,49 @@ class _Client:
             self._stage.now(),
             group=group,
             consumer=consumer,
-            timed=self._percent(10),
+            timed=percent(self._rng, 10),
             node=connection.node,
         )
-        place = (history.mailbox, group, consumer)
-        if place in self._holding:
-            held = self._holding[place]
-            held.released = min(held.released, hand_out.began)
-        self._holding[place] = hand_out
+        self._holding.take(history.mailbox, hand_out)
         history.hand_outs.append(hand_out)
         answer = await self._ask_fetch(history, hand_out, named, connection)
         self._learn(hand_out, answer)
         if answer.told is Told.REFUSED and not answer.again:
             self._workload.odd.append(f"FETCH of {history.mailbox} by {group}: {answer.reply}")
         if hand_out.msg_ids:
-            if self._percent(30):
+            if percent(self._rng, 30):
                 await asyncio.sleep(self._rng.uniform(0, 0.05))  # work that takes its time
             await self._settle(history, hand_out, connection)
 
     async def _ask_fetch(
         self, history: History, hand_out: HandOut, named: str, connection: Connection
     ) -> Answer:
-        config = {"num_msgs": self._rng.randint(1, 40), "max_wait_ms": 0}
-        if self._percent(10):
-            config["max_wait_ms"] = 200
+        num_msgs = self._rng.randint(1, 40)
+        wait_ms = 200 if percent(self._rng, 10) else 0
+        ack_wait_ms = ACK_WAIT_MS if hand_out.timed else 0
         if hand_out.timed:
-            config["ack_wait_ms"] = ACK_WAIT_MS
             hand_out.sure_until = hand_out.began + ACK_WAIT_MS / 1000 - SKEW_S
-        body: Reply = {"group_name": hand_out.group, "deliver": "earliest", "config": config}
-        if named:
-            body["consumer"] = named
+        body = fetch_body(
+            hand_out, num_msgs, consumer=named, wait_ms=wait_ms, ack_wait_ms=ack_wait_ms
+        )
         command = f"MSG.FETCH.{history.mailbox}"
         answer = await self._caller.ask(command, body, over=connection)
-        messages = answer.reply.get("messages", [])
-        hand_out.handout = answer.reply.get("handout", "")
-        hand_out.msg_ids = tuple(message["msg_id"] for message in messages)
-        hand_out.payloads = tuple(payload_of(message) for message in messages)
+        enter_messages(hand_out, answer.reply)
         return answer
 
-    def _let_go(self, at: float) -> None:
-        """The connection ends: so does what is held over it."""
-        for hand_out in self._holding.values():
-            hand_out.released = min(hand_out.released, max(at, hand_out.began))
-        self._holding.clear()
-
     async def _settle(self, history: History, hand_out: HandOut, connection: Connection) -> None:
-        """ACK the batch, its beginning or one message, give the last one back, or do nothing."""
-        got = hand_out.msg_ids
-        (how,) = self._rng.choices(("all", "some", "one", "back", "nothing"), (60, 15, 10, 10, 5))
-        upto = len(got)
-        if how == "some":
-            upto = self._rng.randint(1, len(got))
-        elif how == "back":
-            upto = len(got) - 1
-        if how == "nothing":
+        settlement = settle(self._rng, hand_out.msg_ids)
+        if settlement is None:
             return
         sure_until = min(hand_out.released, hand_out.sure_until)
         hand_out.released = min(hand_out.released, self._stage.now())
-        if how == "one":
-            one = (self._rng.choice(got),)
-            await self._ack(history, hand_out, one, connection, sure_until, "message")
-        elif upto:
-            await self._ack(history, hand_out, got[:upto], connection, sure_until)
-        if how == "back":
-            body: Reply = {"group_name": hand_out.group, "msg_id": got[-1]}
-            if self._percent(30):
-                body["delay"] = 1
-                self._workload.delayed_until = self._stage.now() + 1
+        if settlement.confirmed:
+            scope = settlement.scope
+            await self._ack(history, hand_out, settlement.confirmed, connection, sure_until, scope)
+        if settlement.given_back is not None:
+            body = nack_body(self._rng, hand_out, settlement.given_back)
+            if delay_s := body.get("delay", 0):
+                self._workload.delayed_until = self._stage.now() + delay_s
             await self._caller.ask(f"MSG.NACK.{history.mailbox}", body, over=connection)
 
     async def _ack(
@@ -292,20 +260,11 @@ class _Client:
         msg_ids: tuple[int, ...],
         connection: Connection,
         sure_until: float,
-        scope: str = "batch",
+        scope: str,
     ) -> None:
-        confirmation = Confirmation(
-            self._stage.now(),
-            group=hand_out.group,
-            msg_ids=msg_ids,
-            handout=hand_out.handout,
-            timed=hand_out.timed,
-            scope=scope,
-        )
+        confirmation = confirmation_of(hand_out, self._stage.now(), msg_ids, scope)
         history.confirmations.append(confirmation)
-        body: Reply = {"group_name": hand_out.group, "msg_id": msg_ids[-1], "scope": scope}
-        if self._percent(50):
-            body["handout"] = hand_out.handout
+        body = ack_body(confirmation, hand_out.handout if percent(self._rng, 50) else "")
         answer = await self._caller.ask(f"MSG.ACK.{history.mailbox}", body, over=connection)
         self._learn(confirmation, answer)
         if self._stage.now() < min(sure_until, hand_out.sure_until):
@@ -314,21 +273,6 @@ class _Client:
         elif confirmation.told is Told.DONE:
             # it may have come when part of the batch was another's already
             confirmation.told = Told.UNKNOWN
-
-
-# ------------------------------------------------------------------------- used by others too
-
-
-def headers_of(send: Send) -> list[tuple[str, str]]:
-    """The headers of a SEND."""
-    headers = [("mq9-priority", send.priority)]
-    if send.dedupe_id:
-        headers.append(("Nats-Msg-Id", send.dedupe_id))
-    if send.key:
-        headers.append(("mq9-key", send.key))
-    if send.delay_s:
-        headers.append(("mq9-delay", str(send.delay_s)))
-    return headers
 
 
 async def send_until_told(

@@ -6,8 +6,17 @@ Called by the mailbox workload's `finish`; fills in `History.found`, `exists` an
 import asyncio
 from typing import Final
 
-from chaos.clients.connection import Answer, Caller, Reply, Stage, payload_of
-from chaos.history import Confirmation, HandOut, History, Repeat, Send, Stored, Told
+from chaos.clients.connection import Answer, Caller, Reply, Stage
+from chaos.clients.operations import (
+    ack_body,
+    confirmation_of,
+    enter_messages,
+    enter_repeat,
+    fetch_body,
+    headers_of,
+    stored,
+)
+from chaos.history import HandOut, History, Repeat, Send, Stored, Told
 
 READ_AT_ONCE: Final = 1000
 SETTLE_S_MAX: Final = 20.0  # how long delays, ack_wait and runs of dead nodes may take to end
@@ -50,18 +59,13 @@ class _Reader:
     async def _repeat(self, send: Send) -> Repeat:
         repeat = Repeat(self._stage.now(), of=send)
         self._history.repeats.append(repeat)
-        headers = [("mq9-priority", send.priority), ("Nats-Msg-Id", send.dedupe_id)]
-        if send.key:
-            headers.append(("mq9-key", send.key))
-        if send.delay_s:
-            headers.append(("mq9-delay", str(send.delay_s)))
+        headers = headers_of(send)
         answer = await self._caller.ask_until_told(
             f"MSG.SEND.{self._history.mailbox}", send.payload.encode(), headers
         )
         if answer.told is not Told.UNKNOWN:
             repeat.end(self._stage.now(), answer.told)
-        repeat.msg_id = answer.reply.get("msg_id", 0)
-        repeat.duplicate = answer.reply.get("duplicate", False)
+        enter_repeat(repeat, answer.reply)
         return repeat
 
     async def read(self) -> None:
@@ -87,16 +91,8 @@ class _Reader:
             number += 1
             found: list[Stored] = []
             while messages := await self._read_on(f"audit {number}"):
-                found += [
-                    Stored(
-                        message["msg_id"],
-                        payload_of(message),
-                        message["priority"],
-                        message.get("key", ""),
-                    )
-                    for message in messages
-                ]
-            there = {stored.payload for stored in found}
+                found += stored(messages)
+            there = {one.payload for one in found}
             if delayed <= there or self._stage.now() > until:
                 return found
             await asyncio.sleep(0.5)
@@ -105,7 +101,7 @@ class _Reader:
         """Read and acknowledge until the group has nothing left, holds and delays ended."""
         history = self._history
         until = self._stage.now() + SETTLE_S_MAX
-        there = {stored.msg_id for stored in history.found}
+        there = {one.msg_id for one in history.found}
         while True:
             while await self._read_on(group):
                 pass
@@ -131,36 +127,23 @@ class _Reader:
                 node=connection.node,
             )
             self._history.hand_outs.append(hand_out)
-            config = {"num_msgs": READ_AT_ONCE, "max_wait_ms": 0}
-            body: Reply = {"group_name": group, "deliver": "earliest", "config": config}
             command = f"MSG.FETCH.{self._history.mailbox}"
+            body = fetch_body(hand_out, READ_AT_ONCE)
             answer = await self._caller.ask(command, body, over=connection)
             if not answer.again:
                 break
             await asyncio.sleep(0.1)
-        messages: list[Reply] = answer.reply.get("messages", [])
         hand_out.end(self._stage.now(), answer.told)
-        hand_out.handout = answer.reply.get("handout", "")
-        hand_out.msg_ids = tuple(message["msg_id"] for message in messages)
-        hand_out.payloads = tuple(payload_of(message) for message in messages)
+        messages = enter_messages(hand_out, answer.reply)
         if messages:
             hand_out.released = self._stage.now()
             await self._ack(hand_out)
         return messages
 
     async def _ack(self, hand_out: HandOut) -> Answer:
-        confirmation = Confirmation(
-            self._stage.now(),
-            group=hand_out.group,
-            msg_ids=hand_out.msg_ids,
-            handout=hand_out.handout,
-        )
+        confirmation = confirmation_of(hand_out, self._stage.now(), hand_out.msg_ids)
         self._history.confirmations.append(confirmation)
-        body: Reply = {
-            "group_name": hand_out.group,
-            "msg_id": hand_out.msg_ids[-1],
-            "handout": hand_out.handout,
-        }
+        body = ack_body(confirmation, hand_out.handout)
         answer = await self._caller.ask(f"MSG.ACK.{self._history.mailbox}", body)
         if answer.told is not Told.UNKNOWN:
             confirmation.end(self._stage.now(), answer.told)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chaos.checkers.mailboxes import Violation, check
+from chaos.clients.operations import stored
 from chaos.cluster.process import NodeDidNotStart, ServedNode
 from chaos.history import HandOut, History, Stored, Told
 from tests.support.crash_workload import (
@@ -22,7 +23,6 @@ from tests.support.crash_workload import (
     ask_ack,
     fetch,
     repeat_send,
-    shown_payload,
 )
 from tests.support.raw_nats import RawNats
 
@@ -178,8 +178,8 @@ async def _read_all(workload: Workload, connection: RawNats, history: History) -
     history.drained = frozenset(groups)
 
 
-def _id_of(stored: Stored) -> int:
-    return stored.msg_id
+def _id_of(one: Stored) -> int:
+    return one.msg_id
 
 
 async def _found(
@@ -192,16 +192,8 @@ async def _found(
         group = f"{auditor} {number}"
         found: list[Stored] = []
         while messages := await _read_on(workload, connection, history, group):
-            found += [
-                Stored(
-                    message["msg_id"],
-                    shown_payload(message),
-                    message["priority"],
-                    message.get("key", ""),
-                )
-                for message in messages
-            ]
-        if delayed <= {stored.payload for stored in found} or time.monotonic() > deadline:
+            found += stored(messages)
+        if delayed <= {one.payload for one in found} or time.monotonic() > deadline:
             return found
         await asyncio.sleep(0.2)
     return found
@@ -210,7 +202,7 @@ async def _found(
 async def _drain(workload: Workload, connection: RawNats, history: History, group: str) -> None:
     """Read and acknowledge until the group has nothing left, holds by time and delays ended."""
     deadline = time.monotonic() + SETTLE_S_MAX
-    there = {stored.msg_id for stored in history.found}
+    there = {one.msg_id for one in history.found}
     while True:
         while await _read_on(workload, connection, history, group):
             pass

@@ -5,15 +5,27 @@ operations come in which order is the seed's; how they interleave is the machine
 """
 
 import asyncio
-import base64
 import json
 import random
 import time
 from collections.abc import Awaitable, Callable
-from typing import Any
 
+from chaos.clients.connection import Reply
+from chaos.clients.operations import (
+    Holding,
+    ack_body,
+    confirmation_of,
+    enter_messages,
+    enter_repeat,
+    fetch_body,
+    headers_of,
+    nack_body,
+    new_send,
+    padding,
+    percent,
+    settle,
+)
 from chaos.history import (
-    PRIORITIES,
     Confirmation,
     Delete,
     HandOut,
@@ -32,19 +44,11 @@ GROUPS = ("one", "two")
 KEYS = 12
 BURST_MAX = 30  # pipelined SENDs: several share an entry of the log
 ACK_WAIT_MS = 1500
-DELAY_S = 1
 UNCERTAIN = frozenset({"timeout"})  # the codes that leave the outcome open
-
-Reply = dict[str, Any]
 
 
 class UnexpectedRefusal(Exception):
     """The node refused what it had to do; carries the operation and the reply."""
-
-
-def shown_payload(message: Reply) -> str:
-    """The payload of a FETCH message, without its padding."""
-    return base64.b64decode(message["payload"]).decode().rstrip(".")
 
 
 class Workload:
@@ -103,7 +107,7 @@ class Client:
         self._workload = workload
         self._mailboxes = mailboxes
         self._counter = 0
-        self._holding: dict[tuple[str, str, str], HandOut] = {}
+        self._holding = Holding()
         self._connection: RawNats
 
     async def run(self, host: str, port: int) -> None:
@@ -123,9 +127,6 @@ class Client:
         except ConnectionEnded:
             await self._connection.close()
 
-    def _percent(self, share: int) -> bool:
-        return self._rng.randrange(100) < share
-
     # ---------------------------------------------------------------- writing
 
     async def _send_burst(self, history: History) -> None:
@@ -138,27 +139,17 @@ class Client:
             send.msg_id = reply.get("msg_id", 0)
 
     def _new_send(self) -> Send:
-        rng = self._rng
         self._counter += 1
-        send = Send(0, payload=f"c{self._number}-{self._counter}")
-        send.priority = rng.choices(PRIORITIES, (1, 2, 7))[0]
-        if self._percent(30):
-            send.dedupe_id = f"id-{send.payload}"
-        if self._percent(5):
-            send.delay_s = DELAY_S
-        elif self._percent(10):
-            send.key = f"key{rng.randrange(KEYS)}"
-        return send
+        return new_send(self._rng, f"c{self._number}-{self._counter}", with_id=30, keys=KEYS)
 
     def _post(self, history: History, send: Send) -> Awaitable[Delivered]:
         send.began = self._workload.clock.tick()
         history.sends.append(send)
         if send.delay_s:
             self._workload.delayed_until = time.monotonic() + send.delay_s
-        padding = "." * self._rng.choice((0, 0, 10, 100, 1000))
         return self._connection.ask(
             f"$mq9.AI.MSG.SEND.{history.mailbox}",
-            (send.payload + padding).encode(),
+            send.payload.encode() + padding(self._rng),
             headers_of(send),
         )
 
@@ -192,13 +183,9 @@ class Client:
             self._workload.clock.tick(),
             group=group,
             consumer=consumer or f"connection {self._number}",
-            timed=self._percent(10),
+            timed=percent(self._rng, 10),
         )
-        place = (history.mailbox, group, consumer)
-        if place in self._holding:
-            held = self._holding[place]
-            held.released = min(held.released, hand_out.began)
-        self._holding[place] = hand_out
+        self._holding.take(history.mailbox, hand_out)
         history.hand_outs.append(hand_out)
         await fetch(
             self._workload,
@@ -209,33 +196,24 @@ class Client:
             num_msgs=self._rng.randint(1, 40),
         )
         if hand_out.msg_ids:
-            if self._percent(30):
+            if percent(self._rng, 30):
                 await asyncio.sleep(self._rng.uniform(0, 0.03))  # work that takes its time
             await self._settle(history, hand_out)
 
     async def _settle(self, history: History, hand_out: HandOut) -> None:
-        """ACK the batch, its beginning or one message, give the last one back, or do nothing."""
-        got = hand_out.msg_ids
-        (how,) = self._rng.choices(("all", "some", "one", "back", "nothing"), (60, 15, 10, 10, 5))
-        upto = len(got)
-        if how == "some":
-            upto = self._rng.randint(1, len(got))
-        elif how == "back":
-            upto = len(got) - 1
-        if how == "nothing":
+        settlement = settle(self._rng, hand_out.msg_ids)
+        if settlement is None:
             return
         hand_out.released = self._workload.clock.tick()
-        if how == "one":
-            await self._ack(history, hand_out, (self._rng.choice(got),), scope="message")
-        elif upto:
-            await self._ack(history, hand_out, got[:upto])
-        if how == "back":
-            await self._nack(history, hand_out, got[-1])
+        if settlement.confirmed:
+            await self._ack(history, hand_out, settlement.confirmed, settlement.scope)
+        if settlement.given_back is not None:
+            await self._nack(history, hand_out, settlement.given_back)
 
     async def _ack(
-        self, history: History, hand_out: HandOut, msg_ids: tuple[int, ...], scope: str = "batch"
+        self, history: History, hand_out: HandOut, msg_ids: tuple[int, ...], scope: str
     ) -> None:
-        handout = hand_out.handout if self._percent(50) else ""
+        handout = hand_out.handout if percent(self._rng, 50) else ""
         confirmation = await ack(
             self._workload, self._connection, history, hand_out, msg_ids, handout, scope
         )
@@ -245,28 +223,15 @@ class Client:
             confirmation.told = Told.UNKNOWN
 
     async def _nack(self, history: History, hand_out: HandOut, msg_id: int) -> None:
-        body: Reply = {"group_name": hand_out.group, "msg_id": msg_id}
-        if self._percent(30):
-            body["delay"] = DELAY_S
-            self._workload.delayed_until = time.monotonic() + DELAY_S
+        body = nack_body(self._rng, hand_out, msg_id)
+        if delay_s := body.get("delay", 0):
+            self._workload.delayed_until = time.monotonic() + delay_s
         span = Span(self._workload.clock.tick())
         subject = f"$mq9.AI.MSG.NACK.{history.mailbox}"
         await self._workload.learn(span, self._connection.ask(subject, json.dumps(body).encode()))
 
 
 # -------------------------------------------------------------------- also used after the restart
-
-
-def headers_of(send: Send) -> list[tuple[str, str]]:
-    """The headers of a SEND."""
-    headers = [("mq9-priority", send.priority)]
-    if send.dedupe_id:
-        headers.append(("Nats-Msg-Id", send.dedupe_id))
-    if send.key:
-        headers.append(("mq9-key", send.key))
-    if send.delay_s:
-        headers.append(("mq9-delay", str(send.delay_s)))
-    return headers
 
 
 async def repeat_send(
@@ -278,7 +243,7 @@ async def repeat_send(
     subject = f"$mq9.AI.MSG.SEND.{history.mailbox}"
     answer = connection.ask(subject, send.payload.encode(), headers_of(send))
     reply = await workload.learn(repeat, answer)
-    repeat.msg_id, repeat.duplicate = reply.get("msg_id", 0), reply.get("duplicate", False)
+    enter_repeat(repeat, reply)
     return repeat
 
 
@@ -293,21 +258,13 @@ async def fetch(
 ) -> list[Reply]:
     """FETCH for the group of `hand_out`, without waiting, and enter what came."""
     hand_out.asked_s = time.monotonic()
-    config = {"num_msgs": num_msgs, "max_wait_ms": 0}
-    if hand_out.timed:
-        config["ack_wait_ms"] = ACK_WAIT_MS
-    body: Reply = {"group_name": hand_out.group, "deliver": "earliest", "config": config}
-    if consumer:
-        body["consumer"] = consumer
+    ack_wait_ms = ACK_WAIT_MS if hand_out.timed else 0
+    body = fetch_body(hand_out, num_msgs, consumer=consumer, ack_wait_ms=ack_wait_ms)
     answer = connection.ask(f"$mq9.AI.MSG.FETCH.{history.mailbox}", json.dumps(body).encode())
     reply = await workload.learn(hand_out, answer)
     if hand_out.told is Told.REFUSED:
         raise UnexpectedRefusal(hand_out, reply)
-    messages: list[Reply] = reply.get("messages", [])
-    hand_out.handout = reply.get("handout", "")
-    hand_out.msg_ids = tuple(message["msg_id"] for message in messages)
-    hand_out.payloads = tuple(shown_payload(message) for message in messages)
-    return messages
+    return enter_messages(hand_out, reply)
 
 
 async def ack(
@@ -320,14 +277,7 @@ async def ack(
     scope: str = "batch",
 ) -> Confirmation:
     """ACK of the last of `msg_ids`, which confirms all of them."""
-    confirmation = Confirmation(
-        workload.clock.tick(),
-        group=hand_out.group,
-        msg_ids=msg_ids,
-        handout=hand_out.handout,
-        timed=hand_out.timed,
-        scope=scope,
-    )
+    confirmation = confirmation_of(hand_out, workload.clock.tick(), msg_ids, scope)
     history.confirmations.append(confirmation)
     await ask_ack(workload, connection, history, confirmation, handout)
     if confirmation.told is Told.REFUSED and not hand_out.timed:
@@ -343,12 +293,6 @@ async def ask_ack(
     handout: str,
 ) -> None:
     """Ask for a confirmation, for the first time or again."""
-    body: Reply = {
-        "group_name": confirmation.group,
-        "msg_id": confirmation.msg_ids[-1],
-        "scope": confirmation.scope,
-    }
-    if handout:
-        body["handout"] = handout
+    body = ack_body(confirmation, handout)
     subject = f"$mq9.AI.MSG.ACK.{history.mailbox}"
     await workload.learn(confirmation, connection.ask(subject, json.dumps(body).encode()))
