@@ -159,7 +159,8 @@ class Node(MemberEvents):
         self._running.callback(self._checks.close)
         authenticator = authenticator_of(config, self._checks, self._tokens)
         name = ServerName(server_id=store.node_id, server_name=config.name)
-        listener = Listener(name, settings, exchange, router, authenticator, chance)
+        seconds = self._clock.seconds
+        listener = Listener(name, settings, exchange, router, authenticator, chance, seconds)
         starting = listener.start(*config.listen, tls_of(config))
         await _listening("--listen", config.listen, starting)
         self._running.push_async_callback(listener.close)

@@ -18,7 +18,7 @@ from mq9cluster.cluster.waiting import FetchDone, Waiter
 from mq9cluster.cluster.wire import Answer, Kind
 from mq9cluster.domain.command import Owner
 from mq9cluster.domain.errors import Mq9Error, Unavailable
-from mq9cluster.domain.outcome import Outcome, Refused
+from mq9cluster.domain.outcome import Outcome, Refused, refused
 from mq9cluster.domain.read import MessagesRead, Query
 from mq9cluster.machine.codec import (
     UnknownFormat,
@@ -235,7 +235,7 @@ def _parcel(replica: Replica, data: bytes, respond: Respond) -> None:
     except NotLeader as error:
         respond(wire.not_leader(error.leader))
     except Mq9Error as error:
-        respond(wire.refused(Refused(error)))
+        respond(wire.refused(refused(error)))
 
 
 def _answer_read(replica: Replica, respond: Respond, found: MessagesRead | Refused) -> None:

@@ -24,7 +24,7 @@ from mq9cluster.domain.errors import Mq9Error, Overloaded, Unavailable
 from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.message import Message as MailMessage
-from mq9cluster.domain.outcome import HandedOut, Outcome, Refused
+from mq9cluster.domain.outcome import HandedOut, Outcome, Refused, refused
 from mq9cluster.domain.ports import Clock, StateView, Writes
 from mq9cluster.domain.read import Browse, MessagesRead, Query
 from mq9cluster.machine import reads
@@ -233,7 +233,7 @@ class Replica:
                 self._lose(parcels, size)
                 continue
             except Overloaded as error:
-                self._lose(parcels, size, Refused(error))
+                self._lose(parcels, size, refused(error))
                 continue
             self._under_way[index] = _UnderWay(term, parcels, size, self._clock.seconds())
             if self.traces:
@@ -481,7 +481,7 @@ class Replica:
                         return True
                     found.append(message)
             except Mq9Error as error:
-                done(Refused(error))
+                done(refused(error))
                 return False
             done(MessagesRead(found))
             return False
@@ -552,7 +552,7 @@ class Replica:
             worth_it = reads.would_change(workspace, request)
         except Mq9Error as error:
             if current:
-                waiter.finish(Refused(error))
+                waiter.finish(refused(error))
                 # In a turn of its own, for the next will fare alike, and so may 100,000.
                 self._loop.call_soon(self._pass_on, waiter)
             else:

@@ -24,7 +24,7 @@ from mq9cluster.domain.command import Command, EndConnection, FetchMessages, Own
 from mq9cluster.domain.errors import Mq9Error, OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.limits import REPORT_WAIT_MS
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
-from mq9cluster.domain.outcome import Outcome, Refused
+from mq9cluster.domain.outcome import Outcome, Refused, refused
 from mq9cluster.domain.read import MessagesRead, Query
 from mq9cluster.machine.codec import Parcel, encode_command, encode_parcel
 
@@ -248,7 +248,7 @@ class Shard:
                 self._not_taken(parcel)
                 return False
             except Overloaded as error:
-                done(Refused(error))
+                done(refused(error))
             return True
         leader = self._find_leader(self.shard)
         if leader is None:

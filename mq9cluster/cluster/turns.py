@@ -12,7 +12,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable
 from typing import Final
 
-SLICE_S: Final = 0.01  # of one turn; what a calm client waits longer, a few times in a request
+SLICE_S: Final = 0.002  # of one turn; what a calm client waits longer, a few times in a request
 
 Piece = Callable[[], bool]  # does a part, some ms at most; whether there is more to do
 

@@ -4,8 +4,8 @@ The lower half of `session`, which says what the bytes mean. Owns the transport,
 keepalive and the write deadline; calls `Session._work` with events, and `exchange` to be flushed at
 the end of a turn.
 
-A client gets a bounded share of each turn (EVENTS_PER_FEED_MAX events, DELIVERIES_PER_TURN_MAX
-deliveries); what it sent beyond that waits, unread or unworked, while others have theirs.
+A client gets a bounded share of each turn (`shares`; DELIVERIES_PER_TURN_MAX deliveries); what it
+sent beyond that waits, unread or unworked, while others have theirs.
 """
 
 import asyncio
@@ -21,6 +21,7 @@ from mq9cluster.gateway.settings import (
     SHARED_PART_BYTES,
 )
 from mq9cluster.gateway.shared import Shared
+from mq9cluster.gateway.shares import COMMANDS_IN_COMPANY_MAX, READ_BYTES_MAX, READ_S
 from mq9cluster.protocol.nats import PING_LINE, Event, ServerParser, encode_error
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class Connection(asyncio.Protocol):
         "_behind",
         "_budget",
         "_eof",
+        "_fetches",
         "_gone",
         "_left",
         "_loop",
@@ -82,6 +84,7 @@ class Connection(asyncio.Protocol):
         self.greeted = False  # INFO went out before TLS began
         self.in_messages = self.in_bytes = self.out_messages = self.out_bytes = 0
         self.in_flight = self.in_flight_bytes = 0  # commands that were not answered yet
+        self._fetches = 0  # FETCHes of these: they may wait for long
         self.started = self.last_active = 0.0
         self.pings_out = 0
         self.rtt_s: float | None = None
@@ -178,7 +181,12 @@ class Connection(asyncio.Protocol):
         if self._backlog is not None or self._turn_due:
             self._unread.append(data)
             return
-        self._go_on(iter(self._parser.feed(data)))
+        shares = self._shared.shares
+        if shares.last != self.connection:
+            shares.work(self.connection)
+        self._go_on(iter(self._parser.feed(data, shares.events)))
+        if len(data) >= READ_BYTES_MAX and shares.in_company and not self._paused:
+            self._read_on_later()
 
     def eof_received(self) -> bool:
         """A client that half-closed keeps what it sent: all of it is worked off before the socket
@@ -216,10 +224,13 @@ class Connection(asyncio.Protocol):
         if self._stall & ENDED:
             return
         events = self._backlog
+        shares = self._shared.shares
+        if shares.last != self.connection:
+            shares.work(self.connection)
         if events is None:
             data = b"".join(self._unread)
             self._unread.clear()
-            events = iter(self._parser.feed(data))
+            events = iter(self._parser.feed(data, shares.events))
         self._go_on(events)
 
     def _go_on(self, events: Iterator[Event]) -> None:
@@ -257,9 +268,16 @@ class Connection(asyncio.Protocol):
             return
         self._turn_due = True
         if delay_s:
-            self._loop.call_later(delay_s, self._turn)
+            self._loop.call_later(delay_s, self._shared.shares.wait, self._turn)
         else:
-            self._loop.call_soon(self._turn)
+            self._shared.shares.wait(self._turn)
+
+    def _read_on_later(self) -> None:
+        """A message of megabytes is under way: others are read meanwhile."""
+        self._pause()
+        if self._paused:
+            self._shared.totals.turns_over += 1
+            self._schedule_turn()
 
     def _caught_up(self) -> None:
         """Nothing waits any more: read on, or end what the client has ended."""
@@ -273,6 +291,7 @@ class Connection(asyncio.Protocol):
         elif self._paused:
             self._paused = False
             self._transport.resume_reading()
+            self._shared.shares.charge(READ_S)
 
     def _pause(self) -> None:
         if not self._paused and not self._gone and not self._transport.is_closing():
@@ -287,10 +306,16 @@ class Connection(asyncio.Protocol):
         if (
             self.in_flight <= settings.commands_in_flight_max // 2
             and self.in_flight_bytes <= settings.commands_in_flight_bytes_max // 2
+            and not self._has_share_under_way(2)
         ):
             self._stall &= ~TOO_MANY_COMMANDS
             if not self._stall & AUTHENTICATING:
                 self._schedule_turn()
+
+    def _has_share_under_way(self, part: int = 1) -> bool:
+        """Whether more would make others wait, when all of it is applied at once."""
+        under_way = self.in_flight - self._fetches
+        return under_way * part >= COMMANDS_IN_COMPANY_MAX and self._shared.shares.in_company
 
     # --- output -----------------------------------------------------------------------------------
 

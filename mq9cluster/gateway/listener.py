@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import random
 import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from ssl import SSLContext, SSLObject
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from mq9cluster.gateway.seats import Seats
 from mq9cluster.gateway.session import Session
 from mq9cluster.gateway.settings import SWEEP_S, SWEEP_SLICES, Settings
 from mq9cluster.gateway.shared import Shared, Totals
+from mq9cluster.gateway.shares import Shares
 from mq9cluster.gateway.tls import ClientTls, Handshake, TlsDoor
 from mq9cluster.gateway.websocket import WebSocket
 from mq9cluster.protocol.nats import encode_info
@@ -57,13 +58,17 @@ class Listener:
         handler: CommandHandler,
         authenticator: Authenticator,
         chance: random.Random,
+        seconds: Callable[[], float],
     ) -> None:
-        """Nothing is opened yet. `chance` spreads the goodbyes of lame duck mode."""
+        """Nothing is opened yet. `chance` spreads the goodbyes of lame duck mode, `seconds` measures
+        what clients take of the loop's time.
+        """
         self._name = name
         self._tls: ClientTls | None = None
         self._door: TlsDoor | None = None
         self._chance = chance
-        self._shared = Shared(settings, exchange, handler, authenticator, self._info)
+        shares = Shares(asyncio.get_running_loop().call_soon, seconds)
+        self._shared = Shared(settings, exchange, handler, authenticator, shares, self._info)
         self._servers: list[asyncio.Server] = []
         self._host = ""
         self._port = self._ws_port = 0

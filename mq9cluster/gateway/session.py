@@ -51,6 +51,7 @@ from mq9cluster.protocol.nats_connect import PROTOCOLS, BadConnect, ConnectOptio
 from mq9cluster.protocol.subjects import (
     BROADCAST_PREFIX,
     COMMAND_PREFIX,
+    FETCH_PREFIX,
     SEND_PREFIX,
     is_command,
     is_literal,
@@ -185,6 +186,7 @@ class Session(Connection):
         if (
             self.in_flight >= settings.commands_in_flight_max
             or self.in_flight_bytes >= settings.commands_in_flight_bytes_max
+            or self._has_share_under_way()
         ):
             self._stall |= TOO_MANY_COMMANDS
             shared.totals.reading_paused += 1
@@ -193,11 +195,14 @@ class Session(Connection):
             self._respond(self.account, reply, size, self._allowance.refusal)
             return
         to_parse = len(header) if header else 0
-        respond = self._respond
+        respond: Callable[..., None] = self._respond
         if not subject.startswith(SEND_PREFIX):
             to_parse += size
             if reply is not None and self._own_subscriptions(reply):
                 respond = self._respond_alone
+            if subject.startswith(FETCH_PREFIX):
+                self._fetches += 1
+                respond = partial(self._respond_to_fetch, respond)
         if to_parse > PARSED_PER_TURN_BYTES:
             self._stall |= TURN_OVER
         shared.handler.handle(
@@ -208,6 +213,12 @@ class Session(Connection):
             payload,
             partial(respond, self.account, reply, size),
         )
+
+    def _respond_to_fetch(
+        self, respond: Callable[..., None], account: str, reply: bytes | None, size: int, body: bytes
+    ) -> None:
+        self._fetches -= 1
+        respond(account, reply, size, body)
 
     def _respond_alone(self, account: str, reply: bytes | None, size: int, body: bytes) -> None:
         """The answer, with messages or an address in it, to a client that listened for it when it
@@ -492,7 +503,7 @@ class Session(Connection):
         for subscription in list(islice(self.subscriptions.values(), DROPPED_PER_TURN_MAX)):
             self._forget(subscription)
         if self.subscriptions:
-            self._loop.call_soon(self._drop_subscriptions)
+            self._shared.shares.wait(self._drop_subscriptions)
 
     def _stand_up(self) -> None:
         if self._seated:

@@ -13,7 +13,7 @@ SHARED_PART_BYTES = 4_096
 DELIVERIES_PER_TURN_MAX = 8_192
 # A client that ends with a hundred thousand subscriptions must not hold up the others while these
 # are forgotten; it takes no deliveries any more.
-DROPPED_PER_TURN_MAX = 512
+DROPPED_PER_TURN_MAX = 128
 # A reader that is owed this share of pending_bytes_max is behind, and who publishes to it pauses so
 # long after each turn, as nats-server's producers do: a burst is then slowed instead of lost.
 BEHIND_SHARE = 0.5

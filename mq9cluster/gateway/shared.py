@@ -9,6 +9,7 @@ from mq9cluster.gateway.commands import CommandHandler
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.seats import Seats
 from mq9cluster.gateway.settings import Settings
+from mq9cluster.gateway.shares import Shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,6 +55,7 @@ class Shared:
     exchange: Exchange
     handler: CommandHandler
     authenticator: Authenticator
+    shares: Shares
     info: (
         "Callable[[Session, bool], bytes]"  # (session, whether it answers CONNECT) → the INFO line
     )

@@ -28,7 +28,7 @@ from mq9cluster.domain.command import (
     UnregisterAgents,
 )
 from mq9cluster.domain.errors import Mq9Error
-from mq9cluster.domain.outcome import Done, Outcome, Refused
+from mq9cluster.domain.outcome import Done, Outcome, refused
 from mq9cluster.domain.ports import StateView, Writes
 from mq9cluster.domain.registry import AgentChange
 from mq9cluster.machine import consumer_group, due, ends, registry
@@ -130,7 +130,7 @@ class Machine:
             try:
                 outcomes.append(_WORK[type(command)](ws, command))
             except Mq9Error as refusal:
-                outcomes.append(Refused(refusal))
+                outcomes.append(refused(refusal))
         return outcomes
 
 

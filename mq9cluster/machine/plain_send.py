@@ -6,7 +6,7 @@ in one run of them; a message then costs no object but its row and its outcome. 
 """
 
 from mq9cluster.domain.errors import Mq9Error
-from mq9cluster.domain.outcome import MessageStored, Outcome, Refused
+from mq9cluster.domain.outcome import MessageStored, Outcome, refused
 from mq9cluster.machine import codec, rows
 from mq9cluster.machine import mailbox as mailboxes
 from mq9cluster.machine.rows import Mailbox
@@ -66,4 +66,4 @@ class PlainSends:
         try:
             return mailboxes.send(self._ws, codec.decode_plain_send(data))
         except Mq9Error as refusal:
-            return Refused(refusal)
+            return refused(refusal)

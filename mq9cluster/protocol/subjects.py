@@ -6,6 +6,7 @@ came off the wire.
 """
 
 COMMAND_PREFIX = b"$mq9.AI."
+FETCH_PREFIX = b"$mq9.AI.MSG.FETCH."
 SEND_PREFIX = b"$mq9.AI.MSG.SEND."
 BROADCAST_PREFIX = b"$mq9.AI.BROADCAST."
 

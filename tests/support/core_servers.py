@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -139,7 +140,9 @@ class OurServer:
         chance = random.Random(1)
         exchange = Exchange(self._loop.call_soon, chance)
         name = ServerName("NOURS", "ours")
-        self.listener = Listener(name, settings, exchange, Echo(), who, chance)
+        self.listener = Listener(
+            name, settings, exchange, Echo(), who, chance, time.perf_counter
+        )
         await self.listener.start("127.0.0.1", port, tls)
         self.port = self.listener.port
         if self._config.websocket:

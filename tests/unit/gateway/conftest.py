@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -57,6 +58,7 @@ class Gateway:
             self.handler,
             authenticator or AllowAll(),
             chance,
+            time.perf_counter,
         )
         self.wires: list[Wire] = []
 

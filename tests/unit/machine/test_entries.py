@@ -1,5 +1,6 @@
 """Entries: determinism, replay, refusals, shard time and bounded work (docs/architecture.md)."""
 
+import gc
 import os
 import random
 import subprocess
@@ -603,3 +604,18 @@ def test_a_search_seeks_behind_what_is_done(machine: MachineShard) -> None:
     before = machine.store.rows_read
     assert len(machine.apply(START_MS, fetch).places) == 101
     assert machine.store.rows_read - before < 130
+
+
+def test_refusals_leave_nothing_for_the_collector(machine: MachineShard) -> None:
+    """A refusal that remembers where it was raised holds the whole batch in a cycle."""
+    nowhere = mailbox_ref("$G", "nowhere")
+    commands = [c.SendMessage(nowhere, b"x"), c.DeleteMessage(nowhere, 1)] * 50
+    gc.disable()
+    try:
+        gc.collect()
+        outcomes = machine.entry(START_MS, commands)
+        assert {why(outcome) for outcome in outcomes} == {MailboxNotFound}
+        del outcomes
+        assert gc.collect() < len(commands)
+    finally:
+        gc.enable()
