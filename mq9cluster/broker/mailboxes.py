@@ -197,14 +197,21 @@ class Mailboxes:
             client = self._connections[connection] = _Connection(self._owner(connection))
         return client
 
+    def connection_lost(self, connection: int) -> None:
+        """Read nothing more for it, and stop waiting."""
+        client = self._connections.get(connection)
+        if client is not None:
+            for waiter in client.waiting:
+                self._shards.of(waiter.request.mailbox).cancel(waiter)
+            client.waiting.clear()
+        self._shards.forget(self._owner(connection) if client is None else client.owner)
+
     def connection_closed(self, connection: int) -> None:
-        """Stop waiting for it, and give back what it holds, behind its own FETCHes under way."""
+        """The same, and give back what it holds, behind its own FETCHes under way."""
+        self.connection_lost(connection)
         client = self._connections.pop(connection, None)
         if client is None:
             return
-        for waiter in client.waiting:
-            self._shards.of(waiter.request.mailbox).cancel(waiter)
-        self._shards.forget(client.owner)
         for shard in client.shards:
             shard.propose_surely(EndConnection(client.owner), _nothing)
 

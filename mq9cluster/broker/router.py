@@ -79,6 +79,10 @@ class Router:
         except Mq9Error as error:
             call.refuse(error)
 
+    def connection_lost(self, connection: int) -> None:
+        """Nothing is heard on this connection any more."""
+        self._mailboxes.connection_lost(connection)
+
     def connection_closed(self, connection: int) -> None:
         """Nothing more comes from this connection."""
         self._mailboxes.connection_closed(connection)

@@ -27,5 +27,10 @@ class CommandHandler(Protocol):
         counts against its connection until it is done; one never answered counts for ever.
         """
 
+    def connection_lost(self, connection: int) -> None:
+        """Nobody hears what is answered to `connection` any more: what it only wanted to read may
+        stay undone. Commands that were read from it before may still follow.
+        """
+
     def connection_closed(self, connection: int) -> None:
         """No more commands come from `connection`; called once, behind its last `handle`."""

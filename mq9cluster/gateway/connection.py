@@ -205,6 +205,11 @@ class Connection(asyncio.Protocol):
             self._leave()
         else:
             self._drop_subscriptions()
+            self._shared.handler.connection_lost(self.connection)
+            # What was read is not much, and who reads for nobody does not answer either.
+            self._stall &= ~TOO_MANY_COMMANDS
+            if not self._stall:
+                self._schedule_turn()
         shared = self._shared
         shared.sessions.pop(self.connection, None)
         shared.leaving.discard(self)

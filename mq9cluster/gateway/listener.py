@@ -60,8 +60,8 @@ class Listener:
         chance: random.Random,
         seconds: Callable[[], float],
     ) -> None:
-        """Nothing is opened yet. `chance` spreads the goodbyes of lame duck mode, `seconds` measures
-        what clients take of the loop's time.
+        """Nothing is opened yet. `chance` spreads the goodbyes of lame duck mode, `seconds`
+        measures what clients take of the loop's time.
         """
         self._name = name
         self._tls: ClientTls | None = None

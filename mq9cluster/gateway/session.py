@@ -52,6 +52,7 @@ from mq9cluster.protocol.subjects import (
     BROADCAST_PREFIX,
     COMMAND_PREFIX,
     FETCH_PREFIX,
+    READ_PREFIXES,
     SEND_PREFIX,
     is_command,
     is_literal,
@@ -178,12 +179,14 @@ class Session(Connection):
     def _command(
         self, subject: bytes, reply: bytes | None, header: bytes | None, payload: bytes
     ) -> None:
+        if self._gone and subject.startswith(READ_PREFIXES):
+            return
         shared = self._shared
         size = len(payload)
         self.in_flight += 1
         self.in_flight_bytes += size
         settings = shared.settings
-        if (
+        if not self._gone and (
             self.in_flight >= settings.commands_in_flight_max
             or self.in_flight_bytes >= settings.commands_in_flight_bytes_max
             or self._has_share_under_way()
@@ -215,7 +218,12 @@ class Session(Connection):
         )
 
     def _respond_to_fetch(
-        self, respond: Callable[..., None], account: str, reply: bytes | None, size: int, body: bytes
+        self,
+        respond: Callable[..., None],
+        account: str,
+        reply: bytes | None,
+        size: int,
+        body: bytes,
     ) -> None:
         self._fetches -= 1
         respond(account, reply, size, body)

@@ -45,9 +45,7 @@ class Shares:
         "last",
     )
 
-    def __init__(
-        self, call_soon: Callable[[Turn], object], seconds: Callable[[], float]
-    ) -> None:
+    def __init__(self, call_soon: Callable[[Turn], object], seconds: Callable[[], float]) -> None:
         self._call_soon = call_soon
         self._seconds = seconds
         self._waiting: deque[Turn] = deque()

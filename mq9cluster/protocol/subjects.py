@@ -9,6 +9,8 @@ COMMAND_PREFIX = b"$mq9.AI."
 FETCH_PREFIX = b"$mq9.AI.MSG.FETCH."
 SEND_PREFIX = b"$mq9.AI.MSG.SEND."
 BROADCAST_PREFIX = b"$mq9.AI.BROADCAST."
+# Of these nothing is left but their answers, once the connection that asked is gone.
+READ_PREFIXES = (FETCH_PREFIX, b"$mq9.AI.MSG.QUERY.", b"$mq9.AI.AGENT.DISCOVER")
 
 # Under these a subscription names one mailbox, so that a wildcard in the address would read other
 # people's mail.

@@ -93,6 +93,9 @@ class Echo:
         if respond is not None:
             respond(payload)
 
+    def connection_lost(self, connection):
+        pass
+
     def connection_closed(self, connection):
         pass
 
@@ -140,9 +143,7 @@ class OurServer:
         chance = random.Random(1)
         exchange = Exchange(self._loop.call_soon, chance)
         name = ServerName("NOURS", "ours")
-        self.listener = Listener(
-            name, settings, exchange, Echo(), who, chance, time.perf_counter
-        )
+        self.listener = Listener(name, settings, exchange, Echo(), who, chance, time.perf_counter)
         await self.listener.start("127.0.0.1", port, tls)
         self.port = self.listener.port
         if self._config.websocket:

@@ -1,10 +1,11 @@
 """Whose piece of work is done in which turn of the loop, with a clock that the pieces move."""
 
+import math
 from collections.abc import Callable
 
 import pytest
 
-from mq9cluster.cluster.turns import SLICE_S, Turns
+from mq9cluster.cluster.turns import LONG_SLICE_S, SLICE_S, TURNS_BETWEEN, Turns
 
 PIECE_S = SLICE_S * 0.26  # four of them use a slice up
 
@@ -12,12 +13,12 @@ PIECE_S = SLICE_S * 0.26  # four of them use a slice up
 class Loop:
     """A loop whose turns the test takes, and its clock."""
 
-    def __init__(self) -> None:
+    def __init__(self, long_s: float = math.inf) -> None:
         self.now_s = 100.0
         self.soon: list[Callable[[], None]] = []
         self.later: list[tuple[float, Callable[[], None]]] = []
         self.done: list[str] = []
-        self.turns = Turns(self, lambda: self.now_s)  # type: ignore[arg-type]
+        self.turns = Turns(self, lambda: self.now_s, long_s)  # type: ignore[arg-type]
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         self.soon.append(callback)
@@ -137,3 +138,49 @@ def test_work_may_bring_more_work(loop: Loop) -> None:
 
     loop.turns.take("a", bring)
     assert loop.done == ["brought"]
+
+
+# --- searches ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def searching() -> Loop:
+    """A loop whose every piece takes long, and one client's is under way."""
+    loop = Loop(long_s=PIECE_S / 2)
+    loop.turns.take("greedy", loop.piece("g", parts=100))
+    assert loop.done == ["g"]
+    return loop
+
+
+def test_of_searches_there_is_a_slice_every_few_turns(searching: Loop) -> None:
+    assert PIECE_S > LONG_SLICE_S
+    turns = [searching.turn() for _ in range(3 * (TURNS_BETWEEN + 1))]
+    assert turns == 3 * [["g"], *([] for _ in range(TURNS_BETWEEN))]
+
+
+def test_who_searches_waits_behind_who_does_not(searching: Loop) -> None:
+    searching.turns.take("greedy", searching.piece("later"))
+    searching.turns.take("calm", searching.piece("calm"))
+    assert searching.done == ["g", "calm"]  # at once
+    assert searching.turn() == ["g"]
+
+
+def test_searches_of_several_clients_take_turns(searching: Loop) -> None:
+    searching.turns.take("other", searching.piece("o", parts=100))
+    slices = [searching.turn() for _ in range(4 * (TURNS_BETWEEN + 1))]
+    assert [each for each in slices if each] == [["g"], ["o"], ["g"], ["o"]]
+
+
+def test_who_has_nothing_more_to_search_is_as_any_other() -> None:
+    loop = Loop(long_s=PIECE_S / 2)
+    loop.turns.take("a", loop.piece("a", parts=2))
+    while loop.soon:
+        loop.turn()
+    loop.turns.take("a", loop.piece("short"))
+    assert loop.done[-1] == "short"  # at once
+
+
+def test_searches_of_a_client_that_is_gone_are_dropped(searching: Loop) -> None:
+    searching.turns.forget("greedy")
+    assert searching.turn() == []
+    assert searching.soon == []

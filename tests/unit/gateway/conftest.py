@@ -28,6 +28,7 @@ class Handler:
     hold: bool = False
     commands: list[tuple] = field(default_factory=list)
     held: list = field(default_factory=list)
+    lost: dict[int, int] = field(default_factory=dict)  # behind how many commands
     closed: list[int] = field(default_factory=list)
 
     def handle(self, connection, account, subject, header, payload, respond):
@@ -38,6 +39,9 @@ class Handler:
             self.held.append(respond)
         else:
             respond(payload)
+
+    def connection_lost(self, connection):
+        self.lost[connection] = len(self.commands)
 
     def connection_closed(self, connection):
         self.closed.append(connection)

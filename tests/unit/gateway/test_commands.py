@@ -155,6 +155,26 @@ async def test_a_reset_client_keeps_what_was_read(start_gateway):
     assert len(gateway.handler.commands) == 1000
 
 
+@pytest.mark.parametrize("subject", [b"MSG.QUERY.a", b"MSG.FETCH.a", b"AGENT.DISCOVER"])
+async def test_nothing_is_read_for_a_client_that_is_gone(start_gateway, subject):
+    """Not even answered is what was under way: the rest must not wait for it."""
+    gateway = await start_gateway(commands_in_flight_max=10)
+    gateway.handler.hold = True
+    wire = await gateway.open()
+    read = b"PUB $mq9.AI.%b i 0\r\n\r\n" % subject
+    wire.send(b"SUB i 1\r\n" + read * 1000 + b"PUB $mq9.AI.MSG.SEND.a 0\r\n\r\n" * 50 + read)
+    await eventually(lambda: len(gateway.handler.commands) == 10)
+    wire.abort()
+    for respond in gateway.handler.held:  # nobody notices before something is written
+        respond(b"x")
+        await asyncio.sleep(0.01)
+        if gateway.handler.lost:
+            break
+    await eventually(lambda: gateway.handler.closed == [1])
+    sent = [command[2] for command in gateway.handler.commands[gateway.handler.lost[1] :]]
+    assert sent == [b"$mq9.AI.MSG.SEND.a"] * 50
+
+
 @pytest.mark.parametrize("reply", [b"i ", b""])
 @pytest.mark.parametrize(
     "limit", [{"commands_in_flight_max": 4}, {"commands_in_flight_bytes_max": 4_000}]
