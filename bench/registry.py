@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import nats
@@ -117,16 +118,21 @@ async def timed(what: str, count: int, nodes: list[ServedNode], work: asyncio.Fu
     )
 
 
-async def measure(options: argparse.Namespace, cluster: ServedCluster) -> None:
+async def measure(options: argparse.Namespace, cluster: ServedCluster, *, filled: bool) -> None:
     nodes = list(cluster.nodes)
     clients = [
-        await nats.connect(nodes[number % len(nodes)].url, pending_size=1 << 26)
+        await nats.connect(
+            nodes[number % len(nodes)].url, pending_size=1 << 26, allow_reconnect=False
+        )
         for number in range(CONNECTIONS)
     ]
     maker = Maker(load_lexicon())
     questions = [maker.question() for _ in range(options.questions)]
     empty = [resident_bytes(node) for node in nodes]
-    await timed("REGISTER", options.agents, nodes, register(clients, maker, options.agents))
+    if filled:
+        await until_everybody_is_found(clients[0], options.agents)
+    else:
+        await timed("REGISTER", options.agents, nodes, register(clients, maker, options.agents))
     if options.reports:
         await timed("REPORT", options.agents, nodes, report(clients, maker, options.agents))
     heavier = [resident_bytes(node) - one for node, one in zip(nodes, empty, strict=True)]
@@ -137,10 +143,19 @@ async def measure(options: argparse.Namespace, cluster: ServedCluster) -> None:
         await discover(clients[0], nodes, questions[:20], body)  # warm
         p50, p99, spent = await discover(clients[0], nodes, questions, body)
         print(f"| {mode} | {p50:.1f} | {p99:.1f} | {spent:.1f} |", flush=True)
-    if options.restart:
-        await restarted(cluster, options.agents)
     for client in clients:
         await client.close()
+    if options.restart:
+        await restarted(cluster, options.agents)
+
+
+async def until_everybody_is_found(client: Client, agents: int) -> None:
+    while True:
+        answer = await client.request("$mq9.AI.AGENT.DISCOVER", b'{"limit":1}', timeout=60)
+        reply = orjson.loads(answer.data)
+        if not reply["error"] and not reply.get("partial") and reply["total"] == agents:
+            return
+        await asyncio.sleep(0.2)
 
 
 async def restarted(cluster: ServedCluster, agents: int) -> None:
@@ -150,22 +165,21 @@ async def restarted(cluster: ServedCluster, agents: int) -> None:
     await cluster.start()
     ready_s = time.perf_counter() - start_s
     client = await nats.connect(cluster[0].url)
-    while True:
-        answer = await client.request("$mq9.AI.AGENT.DISCOVER", b'{"limit":1}', timeout=60)
-        reply = orjson.loads(answer.data)
-        if not reply["error"] and not reply.get("partial") and reply["total"] == agents:
-            break
-        await asyncio.sleep(0.2)
+    await until_everybody_is_found(client, agents)
     print(f"restart: ready after {ready_s:.1f} s, all found {time.perf_counter() - start_s:.1f} s")
     await client.close()
 
 
 async def run(options: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory(prefix="mq9-bench-", dir=options.dir) as directory:
+    filled = bool(options.keep) and await asyncio.to_thread(Path(options.keep).exists)
+    with ExitStack() as leaving:
+        directory = options.keep or leaving.enter_context(
+            tempfile.TemporaryDirectory(prefix="mq9-bench-", dir=options.dir)
+        )
         cluster = ServedCluster(Path(directory), options.nodes, shards=options.shards)
         try:
             await cluster.start()
-            await measure(options, cluster)
+            await measure(options, cluster, filled=filled)
         finally:
             await cluster.kill()
 
@@ -179,6 +193,7 @@ def main() -> None:
     parser.add_argument("--reports", action="store_true", help="have every agent report once")
     parser.add_argument("--restart", action="store_true", help="kill -9 all, and time the start")
     parser.add_argument("--dir", default=None, help="where the nodes keep their data")
+    parser.add_argument("--keep", help="keep the data there; register nothing if there are some")
     asyncio.run(run(parser.parse_args()))
 
 

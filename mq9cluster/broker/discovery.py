@@ -122,9 +122,15 @@ class Discovery:
             call.refuse(error)
 
     async def _discover(self, account: str, request: DiscoverRequest, question: Question) -> bytes:
-        asked = await self._understand(request, question)
+        # Leaders are asked to confirm while the question is made out.
+        placing = asyncio.create_task(self._finder.places(account, stale=request.stale))
+        try:
+            asked = await self._understand(request, question)
+            places = await placing
+        finally:
+            placing.cancel()
         search = self._search(account, asked, question)
-        found = await self._finder.find(search)
+        found = await self._finder.find(search, places)
         if found.missing and len(found.missing) == self._finder.shards:
             raise Unavailable("no shard answered")
         shown = await self._show(asked, found)
@@ -135,11 +141,6 @@ class Discovery:
 
     async def _understand(self, request: DiscoverRequest, question: Question) -> _Asked:
         """Its words, its concepts and its vectors."""
-        embedded = None
-        if question.vectors:
-            embedded = Embedded(question.vectors[0][0], question.vectors, 0.0)
-        elif request.semantic:
-            embedded = await self._embedding.question(request.semantic)
 
         def read() -> tuple[tuple[Unit, ...], tuple[str, ...]]:
             language = self._language
@@ -147,8 +148,18 @@ class Discovery:
             text = request.semantic
             return units, language.concepts.concepts(text) if text else ()
 
-        units, concepts = await self._thread.run(read)
-        return _Asked(request, units, concepts, embedded)
+        if question.vectors or not request.semantic:
+            units, concepts = await self._thread.run(read)
+            embedded = None
+            if question.vectors:
+                embedded = Embedded(question.vectors[0][0], question.vectors, 0.0)
+            return _Asked(request, units, concepts, embedded)
+        embedding = asyncio.create_task(self._embedding.question(request.semantic))
+        try:
+            units, concepts = await self._thread.run(read)
+            return _Asked(request, units, concepts, await embedding)
+        finally:
+            embedding.cancel()
 
     @staticmethod
     def _search(account: str, asked: _Asked, question: Question) -> Search:

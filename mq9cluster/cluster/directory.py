@@ -22,7 +22,6 @@ from mq9cluster.domain.agent import AgentCard, parse_card
 from mq9cluster.domain.errors import EmbedderMismatch, Mq9Error
 from mq9cluster.domain.registry import AgentChange, AgentRow, Change
 from mq9cluster.search.index import ShardIndex
-from mq9cluster.search.query import NO_STATISTICS, Answer, Question, Statistics
 
 ROWS_PER_STEP: Final = 128  # read in the event loop in about a millisecond while building
 BEHIND_CHANGES_MAX: Final = 100_000  # then building anew from the state is cheaper to hold
@@ -137,17 +136,9 @@ class Directory:
 
     # --- in the search thread --------------------------------------------------------------------
 
-    def statistics(self, account: str, question: Question) -> Statistics:
-        """In the search thread: of the agents of an account."""
-        index = self._version.indexes.get(account)
-        if index is None:
-            return NO_STATISTICS._replace(frequencies=(0,) * len(question.units))
-        return index.statistics(question)
-
-    def search(self, account: str, question: Question, statistics: Statistics) -> Answer:
-        """In the search thread: the best of an account."""
-        index = self._version.indexes.get(account)
-        return Answer(()) if index is None else index.search(question, statistics)
+    def index(self, account: str) -> ShardIndex | None:
+        """In the search thread: the agents of an account, where it has any."""
+        return self._version.indexes.get(account)
 
     def embedders(self) -> set[str]:
         """Whose codes there are, by the last that was followed."""

@@ -2,9 +2,10 @@
 
 The broker asks `Finder.find`. First every shard gets a place: its leader's node confirms an index
 (one request per leader node for all its shards), and this node's own replica is searched once it
-has applied that much; where it has none, or that one is far behind, the leader's. Then the places
-are asked for statistics, with their sum for answers, and for the cards of the page that comes of
-it. `finding_here` answers on either side; `finding_service` brings questions of other nodes there.
+has applied that much; where it has none, or that one is far behind, the leader's. Where all of them
+are here, they are searched together, at one go; else the places are asked for statistics, and with
+their sum for answers. Then they are asked for the cards of the page that comes of it.
+`finding_here` answers on either side; `finding_service` brings questions of other nodes there.
 A shard that does not answer in time is named, never silently left out.
 """
 
@@ -66,7 +67,7 @@ class Found(NamedTuple):
     missing: Sequence[int]
 
 
-class _Asking:
+class Asking:
     """One search under way: where shards are asked, and which fell out."""
 
     __slots__ = ("account", "places", "stands", "until_s")
@@ -102,35 +103,55 @@ class Finder:
         self._peers = peers
         self._thread = thread
 
-    async def find(self, search: Search) -> Found:
-        """The page of agents; as new as anything acknowledged before, unless `stale`."""
+    async def places(self, account: str, *, stale: bool) -> Asking:
+        """Where to look for agents of an account, for `find`: replicas that are as new as anything
+        acknowledged before now, unless `stale`.
+        """
         loop = asyncio.get_running_loop()
-        asking = _Asking(search.account, loop.time() + FIND_S)
+        asking = Asking(account, loop.time() + FIND_S)
         with suppress(TimeoutError):
             async with asyncio.timeout_at(loop.time() + PLACES_S):
-                await (self._any_places(asking) if search.stale else self._current_places(asking))
+                await (self._any_places(asking) if stale else self._current_places(asking))
+        return asking
+
+    async def find(self, search: Search, asking: Asking | None = None) -> Found:
+        """The page of agents, as of `asking`, or of now."""
+        if asking is None:
+            asking = await self.places(search.account, stale=search.stale)
+        if all(node == self._me for node in asking.places.values()):
+            page = await self._page_here(asking, search)
+        else:
+            page = await self._page(asking, search)
+        agents = await self._cards(asking, [hit.name for hit in page.hits])
+        missing = [shard for shard in self._shards if shard not in asking.places]
+        return Found(page, agents, missing)
+
+    async def _page_here(self, asking: Asking, search: Search) -> Page:
+        """The page where this node has all there is to be searched: at one go."""
+
+        def merged(statistics: Statistics, answer: Answer) -> Page:
+            return _merged(search, [answer], statistics)
+
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(asking.until_s):
+                return await self._here.answer(
+                    search.account, search.question, asking.stands, None, merged
+                )
+        asking.places.clear()
+        return Page((), 0)
+
+    async def _page(self, asking: Asking, search: Search) -> Page:
+        """The page where several nodes are asked: for frequencies, then for the best by these."""
         statistics = NO_STATISTICS
         if search.question.units:
             parts = await self._statistics(asking, search.question)
             statistics = add_statistics(parts.values())
         answers = await self._answers(asking, search.question, statistics)
-        page = await self._thread.run(
-            lambda: merge(
-                search.question,
-                answers.values(),
-                search.limit,
-                search.page,
-                search.min_score,
-                statistics,
-            )
-        )
-        agents = await self._cards(asking, [hit.name for hit in page.hits])
-        missing = [shard for shard in self._shards if shard not in asking.places]
-        return Found(page, agents, missing)
+        return await self._thread.run(lambda: _merged(search, answers.values(), statistics))
 
     # --- places ----------------------------------------------------------------------------------
 
-    async def _any_places(self, asking: _Asking) -> None:
+    async def _any_places(self, asking: Asking) -> None:
         """Whatever replica is there: this node's own, or one of a node that is up."""
         for shard in self._shards:
             node = self._me if self._here.holds(shard) else self._links.some_node_of(shard)
@@ -138,7 +159,7 @@ class Finder:
                 asking.places[shard] = node
                 asking.stands[shard] = ANYWHERE
 
-    async def _current_places(self, asking: _Asking) -> None:
+    async def _current_places(self, asking: Asking) -> None:
         """Until every shard has one, or time is up."""
         waiting = set(self._shards)
         while waiting:
@@ -153,7 +174,7 @@ class Finder:
                 await asyncio.sleep(RETRY_S)
 
     async def _place(
-        self, asking: _Asking, waiting: set[int], leader: str, led: Sequence[int]
+        self, asking: Asking, waiting: set[int], leader: str, led: Sequence[int]
     ) -> None:
         """Have `leader` confirm what it leads, and see to it that a replica stands there."""
         stands = await self._confirm(leader, led)
@@ -165,7 +186,7 @@ class Finder:
         )
         waiting.difference_update(stands)
 
-    async def _place_one(self, asking: _Asking, shard: int, leader: str, stand: Stand) -> None:
+    async def _place_one(self, asking: Asking, shard: int, leader: str, stand: Stand) -> None:
         place = leader
         if self._me == leader:
             await self._here.reached(shard, stand.index)
@@ -185,7 +206,7 @@ class Finder:
 
     # --- what they say ---------------------------------------------------------------------------
 
-    async def _statistics(self, asking: _Asking, question: Question) -> dict[int, Statistics]:
+    async def _statistics(self, asking: Asking, question: Question) -> dict[int, Statistics]:
         return await self._everywhere(
             asking,
             lambda shards: self._here.statistics(asking.account, question, shards),
@@ -195,7 +216,7 @@ class Finder:
         )
 
     async def _answers(
-        self, asking: _Asking, question: Question, statistics: Statistics
+        self, asking: Asking, question: Question, statistics: Statistics
     ) -> dict[int, Answer]:
         return await self._everywhere(
             asking,
@@ -207,12 +228,12 @@ class Finder:
             answer_from_wire,
         )
 
-    async def _cards(self, asking: _Asking, names: Iterable[str]) -> dict[str, AgentFound]:
+    async def _cards(self, asking: Asking, names: Iterable[str]) -> dict[str, AgentFound]:
         wanted: dict[int, list[str]] = {}
         for name in names:
             slot = slot_of(agent_ref(asking.account, name))
             wanted.setdefault(slot * len(self._shards) // SLOTS, []).append(name)
-        asked = _Asking(asking.account, asking.until_s)
+        asked = Asking(asking.account, asking.until_s)
         asked.stands = asking.stands
         asked.places = {shard: asking.places[shard] for shard in wanted if shard in asking.places}
         found = await self._everywhere(
@@ -229,7 +250,7 @@ class Finder:
 
     async def _everywhere(
         self,
-        asking: _Asking,
+        asking: Asking,
         here: Callable[[Sequence[int]], Awaitable[dict[int, T]]],
         kind: Kind,
         fields: Mapping[str, Any],
@@ -264,6 +285,11 @@ class Finder:
     ) -> Mapping[str, Any] | None:
         """Ask another node; None where there is no answer to be had."""
         return await ask(self._peers, node, kind, fields)
+
+
+def _merged(search: Search, answers: Iterable[Answer], statistics: Statistics) -> Page:
+    limit, page, min_score = search.limit, search.page, search.min_score
+    return merge(search.question, answers, limit, page, min_score, statistics)
 
 
 async def ask(

@@ -5,8 +5,8 @@ are left out of what is returned: who asked knows what is missing.
 """
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final, NamedTuple, TypeVar
 
 from mq9cluster.cluster.directory import Directory
 from mq9cluster.cluster.engine import NotLeader
@@ -15,7 +15,10 @@ from mq9cluster.cluster.search_thread import Searching
 from mq9cluster.domain.limits import REPLY_JSON_BYTES_MAX
 from mq9cluster.domain.registry import AgentFound
 from mq9cluster.machine import agents_read
-from mq9cluster.search.query import Answer, Question, Statistics
+from mq9cluster.search.query import NO_STATISTICS, Answer, Question, Statistics
+from mq9cluster.search.together import search_together
+
+T = TypeVar("T")
 
 CONFIRM_S: Final = 1.0  # a round trip, usually; who asked asks again, perhaps another leader
 CARDS_PER_TURN: Final = 100  # read in about a millisecond
@@ -97,8 +100,11 @@ class Here:
         """Of each shard, whose directory must be ready."""
 
         def count() -> dict[int, Statistics]:
+            nothing = NO_STATISTICS._replace(frequencies=(0,) * len(question.units))
+            indexes = {shard: self._directories[shard].index(account) for shard in shards}
             return {
-                shard: self._directories[shard].statistics(account, question) for shard in shards
+                shard: index.statistics(question) if index else nothing
+                for shard, index in indexes.items()
             }
 
         return await self._thread.run(count)
@@ -111,17 +117,41 @@ class Here:
         stands: Mapping[int, Stand],
     ) -> dict[int, Answer]:
         """Of each shard, at its own time: `question.now_ms` only says whether time matters."""
-        asked = {
-            shard: self._at_its_time(question, shard, stand) for shard, stand in stands.items()
-        }
+        asked = self._at_their_times(question, stands)
 
         def search() -> dict[int, Answer]:
+            indexes = {shard: self._directories[shard].index(account) for shard in asked}
             return {
-                shard: self._directories[shard].search(account, one, statistics)
-                for shard, one in asked.items()
+                shard: index.search(asked[shard], statistics) if index else Answer(())
+                for shard, index in indexes.items()
             }
 
         return await self._thread.run(search)
+
+    async def answer(
+        self,
+        account: str,
+        question: Question,
+        stands: Mapping[int, Stand],
+        statistics: Statistics | None,
+        then: Callable[[Statistics, Answer], T],
+    ) -> T:
+        """What these shards say together, by statistics given or their own; and in the same breath
+        of the search thread what `then` makes of it.
+        """
+        asked = self._at_their_times(question, stands)
+
+        def search() -> T:
+            indexes = ((self._directories[shard].index(account), asked[shard]) for shard in asked)
+            held = [(index, one) for index, one in indexes if index is not None]
+            return then(*search_together(held, statistics))
+
+        return await self._thread.run(search)
+
+    def _at_their_times(
+        self, question: Question, stands: Mapping[int, Stand]
+    ) -> dict[int, Question]:
+        return {shard: self._at_its_time(question, shard, stand) for shard, stand in stands.items()}
 
     def _at_its_time(self, question: Question, shard: int, stand: Stand) -> Question:
         if not question.now_ms:

@@ -199,6 +199,11 @@ class ConceptEmbedder:
         order = sorted(strengths.items(), key=lambda item: (-item[1], item[0]))
         return tuple(self._names[concept] for concept, _ in order)
 
+    def shared(self, text: str, concepts: Sequence[str]) -> list[str]:
+        """Which of these concepts are in `text`, in their order."""
+        there = {self._names[concept] for concept, _ in _understood(self._tokens(text))}
+        return [concept for concept in concepts if concept in there]
+
     async def embed_cards(self, cards: Sequence[AgentCard]) -> list[bytes | None]:
         """The port's form of `card_code`."""
         return [self.card_code(card) for card in cards]
@@ -244,16 +249,20 @@ class ConceptEmbedder:
 
     def _read(self, text: str) -> _Reading:
         """What `text` says."""
-        tokens = [
-            token
-            for token in map(self._young.__getitem__, runs(text)[:TOKENS_MAX])
-            if not token.empty
-        ]
+        tokens = self._tokens(text)
         return _Reading(
             [code for token in tokens for code in token.codes],
             [token.weight for token in tokens for _ in token.codes],
             _understood(tokens),
         )
+
+    def _tokens(self, text: str) -> list[_Token]:
+        """What is known of each word of `text` that has content."""
+        return [
+            token
+            for token in map(self._young.__getitem__, runs(text)[:TOKENS_MAX])
+            if not token.empty
+        ]
 
     # ---- words
 

@@ -38,12 +38,13 @@ class Explainer:
         whole = "\n".join(
             [*text.tags, *text.skills, text.description, *text.examples, text.provider]
         )
-        have = set(self._analyzer.terms(whole)) | set(self._analyzer.name_terms(text.name))
-        terms = tuple(_shown(unit) for unit in units if _has(have, unit))
+        terms: tuple[str, ...] = ()
+        if units:
+            have = set(self._analyzer.terms(whole)) | set(self._analyzer.name_terms(text.name))
+            terms = tuple(_shown(unit) for unit in units if _has(have, unit))
         shared: tuple[str, ...] = ()
         if concepts:
-            mine = set(self._embedder.concepts(f"{text.name}\n{whole}"))
-            shared = tuple(concept for concept in concepts if concept in mine)[:CONCEPTS_MAX]
+            shared = tuple(self._embedder.shared(f"{text.name}\n{whole}", concepts)[:CONCEPTS_MAX])
         return Matched(terms, shared, self._best_skill(card, units, concepts))
 
     def _best_skill(
@@ -52,10 +53,12 @@ class Explainer:
         best, most = None, 0
         for skill in card.skills:
             text = _skill_text(skill)
-            have = set(self._analyzer.terms(text))
-            count = sum(_has(have, unit) for unit in units)
+            count = 0
+            if units:
+                have = set(self._analyzer.terms(text))
+                count = sum(_has(have, unit) for unit in units)
             if concepts:
-                count += len(set(concepts) & set(self._embedder.concepts(text)))
+                count += len(self._embedder.shared(text, concepts))
             if count > most:
                 best, most = skill.id, count
         return best

@@ -11,7 +11,6 @@ the rest anew, when 30 % are. One thread at a time.
 """
 
 from collections.abc import Mapping, Sequence
-from heapq import nsmallest
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +18,9 @@ import numpy.typing as npt
 
 from mq9cluster.domain.agent import AgentCard
 from mq9cluster.domain.errors import EmbedderMismatch
+from mq9cluster.search.best import Best
 from mq9cluster.search.facets import Facets
-from mq9cluster.search.lexical import LexicalIndex, unit_weights
+from mq9cluster.search.lexical import Found, LexicalIndex, score, unit_weights
 from mq9cluster.search.query import NAME, TEXT, Answer, Question, Ranked, Statistics
 from mq9cluster.search.text import Analyzer
 from mq9cluster.search.vectors import GRAPH_VECTORS_MIN, Job, VectorSpace, check_code
@@ -37,8 +37,34 @@ DEAD_SHARE_MAX = 0.3  # of slots: then they are numbered anew
 DEAD_SLOTS_MIN = 1_024  # not worth it below
 
 Slots = npt.NDArray[np.int64]
-Scores = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+
+def new_rankings(question: Question) -> dict[str, Best]:
+    """Empty rankings of what a question asks for, in their order."""
+    by = [TEXT] if question.units else []
+    by += [embedder for embedder, _ in question.vectors]
+    return {one: Best(question.depth, question.min_score) for one in by}
+
+
+def answer(rankings: Mapping[str, Best]) -> Answer:
+    """What rankings came to."""
+    return Answer(tuple((by, best.ranked()) for by, best in rankings.items()))
+
+
+def _add_near(
+    best: Best,
+    names: Sequence[str],
+    space: VectorSpace,
+    code: bytes,
+    allowed: Mask,
+    question: Question,
+    floor: float,
+) -> None:
+    """Add agents among `allowed` by their cosines, as far as these say something."""
+    slots, scores = space.search(code, allowed, question.depth, exact=question.exact)
+    scores[scores < floor] = 0.0
+    best.add(names, scores, slots)
 
 
 class ShardIndex:
@@ -172,39 +198,46 @@ class ShardIndex:
         frequencies = tuple(self._lexical.frequency(unit, alive) for unit in question.units)
         return Statistics(len(self._slots), frequencies)
 
+    def find(self, question: Question) -> tuple[Statistics, list[Found]]:
+        """`statistics`, and what they were taken from: `rank` need not look again."""
+        found = self._lexical.find(question.units, self._alive[: len(self._names)])
+        return Statistics(len(self._slots), self._lexical.count(question.units, found)), found
+
     def search(self, question: Question, statistics: Statistics) -> Answer:
         """The best of each ranking, by statistics summed over all shards."""
-        allowed = self._allowed(question)
         if question.by_name:
-            return Answer(((NAME, self._by_name(allowed, question)),))
-        rankings: list[tuple[str, Ranked]] = []
+            return Answer(((NAME, self.by_name(question)),))
+        found = self._lexical.find(question.units, self._alive[: len(self._names)])
+        rankings = new_rankings(question)
+        self.rank(question, found, unit_weights(statistics), rankings)
+        return answer(rankings)
+
+    def rank(
+        self,
+        question: Question,
+        found: Sequence[Found],
+        weights: Sequence[float],
+        rankings: Mapping[str, Best],
+    ) -> None:
+        """Add the agents of this shard to the rankings; `found` is what `find` gave."""
+        allowed = self._allowed(question)
+        names = self._names
         if question.units:
-            weights = unit_weights(statistics)
-            scores = self._lexical.score(question.units, weights, allowed)
-            slots = np.flatnonzero((scores > 0.0) & allowed)
-            rankings.append((TEXT, self._best(slots, scores[slots], question)))
+            scores = score(found, weights, len(names))
+            scores[~allowed] = 0.0
+            rankings[TEXT].add(names, scores)
         instead = question.stand_in
         for embedder, code in question.vectors:
-            slots, scores = self._nearest(embedder, code, allowed, question, question.floor)
+            best, space = rankings[embedder], self._spaces.get(embedder)
+            if space is not None:
+                _add_near(best, names, space, code, allowed, question, question.floor)
             if instead is not None:
-                space = self._spaces.get(embedder)
+                by, code_by, floor = instead
                 without = allowed if space is None else allowed & ~space.present(len(allowed))
-                more, worth = self._nearest(instead[0], instead[1], without, question, instead[2])
-                slots, scores = np.concatenate([slots, more]), np.concatenate([scores, worth])
+                if by in self._spaces and without.any():
+                    other = self._spaces[by]
+                    _add_near(best, names, other, code_by, without, question, floor)
                 instead = None
-            rankings.append((embedder, self._best(slots, scores, question)))
-        return Answer(tuple(rankings))
-
-    def _nearest(
-        self, embedder: str, code: bytes, allowed: Mask, question: Question, floor: float
-    ) -> tuple[Slots, Scores]:
-        """Agents among `allowed` by their cosines; none where nobody has such a vector yet."""
-        space = self._spaces.get(embedder)
-        if space is None:
-            return np.zeros(0, np.int64), np.zeros(0)
-        slots, scores = space.search(code, allowed, question.depth, exact=question.exact)
-        good = scores >= floor
-        return slots[good], scores[good]
 
     def _allowed(self, question: Question) -> Mask:
         size = len(self._names)
@@ -216,7 +249,9 @@ class ShardIndex:
             allowed &= self._facets.mask(question.filter, self._slots, size)
         return allowed
 
-    def _by_name(self, allowed: Mask, question: Question) -> Ranked:
+    def by_name(self, question: Question) -> Ranked:
+        """All agents in order of their names."""
+        allowed = self._allowed(question)
         hits: list[tuple[str, float]] = []
         slots = self._slots
         for name in self._facets.all_names():
@@ -225,27 +260,6 @@ class ShardIndex:
             if allowed[slots[name]]:
                 hits.append((name, 0.0))
         return Ranked(tuple(hits), int(np.count_nonzero(allowed)))
-
-    def _best(self, slots: Slots, scores: Scores, question: Question) -> Ranked:
-        """The best `depth` in order: by score, ties by name; what scores nothing is no hit."""
-        good = (scores > 0.0) & (scores >= question.min_score)
-        slots, scores = slots[good], scores[good]
-        total = len(slots)
-        depth = question.depth
-        if total > depth:
-            edge = np.partition(scores, total - depth)[total - depth]
-            above = scores > edge
-            ties = [self._names[slot] for slot in slots[scores == edge].tolist()]
-            kept = nsmallest(depth - int(np.count_nonzero(above)), ties)
-            slots, scores = slots[above], scores[above]
-            last = [(name, float(edge)) for name in kept]
-        else:
-            last = []
-        names = self._names
-        pairs = zip(slots.tolist(), scores.tolist(), strict=True)
-        hits = [(-score, names[slot]) for slot, score in pairs]
-        hits.sort()
-        return Ranked((*((name, -score) for score, name in hits), *last), total)
 
     # ---- upkeep
 

@@ -40,6 +40,7 @@ _SLOT_MASK = (1 << _SLOT_BITS) - 1
 Slots = npt.NDArray[np.int64]
 Scores = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+Found = tuple[Slots, npt.NDArray[np.int64]]  # slots that have a unit, each once; impacts there
 
 
 def inverse_frequency(agents: int, found: int) -> float:
@@ -50,6 +51,17 @@ def inverse_frequency(agents: int, found: int) -> float:
 def unit_weights(statistics: Statistics) -> tuple[float, ...]:
     """The weight of each unit of a question."""
     return tuple(inverse_frequency(statistics.agents, n) for n in statistics.frequencies)
+
+
+def score(found: Sequence[Found], weights: Sequence[float], size: int) -> Scores:
+    """The score of each of `size` slots by what a question's units found; 0 where that is nothing.
+
+    Removed slots may score.
+    """
+    scores = np.zeros(size)
+    for (slots, impacts), weight in zip(found, weights, strict=True):
+        scores[slots] += impacts * (weight / IMPACT_ONE)
+    return scores
 
 
 class _Terms(dict[str, int]):
@@ -161,14 +173,19 @@ class LexicalIndex:
             return self._live[self._terms.get(unit.terms[0], FIELD_END)]
         return len(self._find(unit, alive)[0])
 
-    def score(self, units: Sequence[Unit], weights: Sequence[float], alive: Mask) -> Scores:
-        """The score of every slot; 0 where nothing was found. Removed slots may score."""
+    def find(self, units: Sequence[Unit], alive: Mask) -> list[Found]:
+        """What each unit finds; removed slots may be among it, as far as `count` does not count."""
         self._settle()
-        scores = np.zeros(len(alive))
-        for unit, weight in zip(units, weights, strict=True):
-            slots, impacts = self._find(unit, alive)
-            scores[slots] += impacts * (weight / IMPACT_ONE)
-        return scores
+        return [self._find(unit, alive) for unit in units]
+
+    def count(self, units: Sequence[Unit], found: Sequence[Found]) -> tuple[int, ...]:
+        """How many documents have each unit, by what `find` gave."""
+        return tuple(
+            self._live[self._terms.get(unit.terms[0], FIELD_END)]
+            if unit.kind == WORD
+            else len(slots)
+            for unit, (slots, _) in zip(units, found, strict=True)
+        )
 
     def compact(self, numbers: Slots) -> None:
         """Number slots anew: `numbers[slot]` is the new one, or -1 for a removed one."""
@@ -187,19 +204,18 @@ class LexicalIndex:
                 self._postings[term] = fresh
         self._documents = [words for words in self._documents if words]
 
-    def _find(self, unit: Unit, alive: Mask) -> tuple[Slots, npt.NDArray[np.int64]]:
-        """Slots that have `unit`, each once, and the impacts there."""
+    def _find(self, unit: Unit, alive: Mask) -> Found:
         if unit.kind == WORD:
             return self._posting(self._terms.get(unit.terms[0], FIELD_END))
         if unit.kind == PREFIX:
             return self._prefix(unit.terms, alive)
         return self._phrase(unit.terms, alive)
 
-    def _posting(self, term: int) -> tuple[Slots, npt.NDArray[np.int64]]:
-        packed = np.frombuffer(self._postings[term], np.uint64).astype(np.int64)
+    def _posting(self, term: int) -> Found:
+        packed = np.frombuffer(self._postings[term], np.int64)  # slots are far below 2**47
         return packed >> _IMPACT_BITS, packed & _IMPACT_MASK
 
-    def _prefix(self, begins: tuple[str, ...], alive: Mask) -> tuple[Slots, npt.NDArray[np.int64]]:
+    def _prefix(self, begins: tuple[str, ...], alive: Mask) -> Found:
         if self._ordered is None:
             self._ordered = sorted(self._terms)
         ordered = self._ordered
@@ -216,7 +232,7 @@ class LexicalIndex:
         found = np.flatnonzero(best)
         return found, best[found]
 
-    def _phrase(self, terms: tuple[str, ...], alive: Mask) -> tuple[Slots, npt.NDArray[np.int64]]:
+    def _phrase(self, terms: tuple[str, ...], alive: Mask) -> Found:
         """Documents with the terms side by side; worth the sum of what the terms are worth."""
         numbers = [self._terms.get(term, FIELD_END) for term in terms]
         nothing = np.zeros(0, np.int64)

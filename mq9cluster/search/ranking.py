@@ -8,6 +8,7 @@ never changes what another one shows.
 """
 
 from collections.abc import Iterable
+from heapq import nsmallest
 from typing import NamedTuple
 
 from mq9cluster.search.lexical import unit_weights
@@ -16,6 +17,9 @@ from mq9cluster.search.query import NO_STATISTICS, TEXT, Answer, Question, Stati
 RANK_CONSTANT = 20  # of reciprocal rank fusion; 60 in its paper, whose rankings were 1,000 deep
 FUSION_DEPTH = 200  # of each ranking, or a page if that is longer: further down ranks say nothing
 WINDOW_MAX = 10_000  # hits one ranking is read to; pages beyond are empty
+
+
+Orders = dict[str, list[tuple[str, float]]]  # by ranking: names and scores, the best first
 
 
 class Hit(NamedTuple):
@@ -61,32 +65,39 @@ def merge(
             found += [(-score, name) for name, score in ranked.hits]
             totals[by] = totals.get(by, 0) + ranked.total
     orders = {
-        by: [(name, -score) for score, name in sorted(found)[: question.depth]]
+        by: [(name, -score) for score, name in nsmallest(question.depth, found)]
         for by, found in rankings.items()
     }
     start = limit * (page - 1)
     if len(orders) > 1:
-        hits = [
-            hit for hit in _fuse(orders, sum(unit_weights(statistics))) if hit.score >= min_score
-        ]
-        total = len(hits) if min_score > 0.0 else max(len(hits), *totals.values())
-        return Page(tuple(hits[start : start + limit]), total)
+        fused = _fuse(orders, sum(unit_weights(statistics)), min_score)
+        total = len(fused) if min_score > 0.0 else max(len(fused), *totals.values())
+        chosen = fused[start : start + limit]
+        return Page(tuple(Hit(name, -s, _scores(orders, name)) for s, name in chosen), total)
     for by, order in orders.items():
-        chosen = order[start : start + limit]
-        return Page(tuple(Hit(name, s, ((by, s),)) for name, s in chosen), totals[by])
+        chosen_here = order[start : start + limit]
+        return Page(tuple(Hit(name, s, ((by, s),)) for name, s in chosen_here), totals[by])
     return Page((), 0)
 
 
-def _fuse(orders: dict[str, list[tuple[str, float]]], ideal: float) -> list[Hit]:
-    """Hits of several rankings; `ideal` is about what a card with all of the question scores."""
+def _fuse(orders: Orders, ideal: float, min_score: float) -> list[tuple[float, str]]:
+    """Fused scores, negated, and names, in order; `ideal` is about what a card with all of the
+    question scores.
+    """
     fused: dict[str, float] = {}
-    scores: dict[str, list[tuple[str, float]]] = {}
     for by, order in orders.items():
-        for rank, (name, score) in enumerate(order, 1):
-            covered = min(1.0, score / ideal) ** 2 if by == TEXT and ideal else 1.0
-            fused[name] = fused.get(name, 0.0) + covered / (RANK_CONSTANT + rank)
-            scores.setdefault(name, []).append((by, score))
+        if by == TEXT and ideal:
+            for rank, (name, score) in enumerate(order, RANK_CONSTANT + 1):
+                fused[name] = fused.get(name, 0.0) + min(1.0, score / ideal) ** 2 / rank
+        else:
+            for rank, (name, _) in enumerate(order, RANK_CONSTANT + 1):
+                fused[name] = fused.get(name, 0.0) + 1.0 / rank
     best = len(orders) / (RANK_CONSTANT + 1)
-    hits = [Hit(name, score / best, tuple(scores[name])) for name, score in fused.items()]
-    hits.sort(key=lambda hit: (-hit.score, hit.name))
+    hits = [(-score / best, name) for name, score in fused.items() if score / best >= min_score]
+    hits.sort()
     return hits
+
+
+def _scores(orders: Orders, name: str) -> tuple[tuple[str, float], ...]:
+    """What a hit scored in each ranking it is in."""
+    return tuple((by, score) for by, order in orders.items() for one, score in order if one == name)

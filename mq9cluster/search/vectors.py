@@ -172,17 +172,22 @@ class VectorSpace:
 
     def search(
         self, code: bytes, allowed: Mask, depth: int, *, exact: bool
-    ) -> tuple[Slots, Scores]:
-        """Slots among `allowed` and their cosines: at least the best `depth`; all when scanned."""
+    ) -> tuple[Slots | None, Scores]:
+        """Slots among `allowed` and their cosines: at least the best `depth`.
+
+        Where all were compared, no slots and the cosine of each; 0 for those not allowed.
+        """
         check_code(code, self.dimensions)
         size = min(len(self._has), len(allowed))
         wanted = self._has[:size] & allowed[:size]
         left = int(np.count_nonzero(wanted))
+        graph = self._graph
+        if exact or graph is None or self._growing:
+            return self._scan(code, wanted, left)
         share = left / max(1, self.count())
         ask = int(depth * OVERSAMPLE / max(share, FILTER_SCAN_SHARE)) + 16
-        graph = self._graph
         # A filter that leaves few, or a question for many: the graph would visit most of itself.
-        if exact or graph is None or self._growing or share < FILTER_SCAN_SHARE or ask * 8 > left:
+        if share < FILTER_SCAN_SHARE or ask * 8 > left:
             return self._scan(code, wanted, left)
         keys = graph.search(np.frombuffer(code, np.int8), ask, threads=1).keys.astype(np.int64)
         slots = self._key_slot[keys]
@@ -191,20 +196,23 @@ class VectorSpace:
         slots = np.concatenate([slots[wanted[slots]], tail])
         if len(slots) < depth:
             return self._scan(code, wanted, left)
-        return slots, self._products(code, self._codes[slots])
+        return slots, self._cosines(code, self._codes[slots])
 
-    def _scan(self, code: bytes, wanted: Mask, left: int) -> tuple[Slots, Scores]:
-        slots = np.flatnonzero(wanted)
+    def _scan(self, code: bytes, wanted: Mask, left: int) -> tuple[Slots | None, Scores]:
         if left * 4 < len(wanted):  # copying few is cheaper than multiplying all
-            return slots, self._products(code, self._codes[slots])
-        return slots, self._products(code, self._codes[: len(wanted)])[slots]
+            slots = np.flatnonzero(wanted)
+            return slots, self._cosines(code, self._codes[slots])
+        cosines = self._cosines(code, self._codes[: len(wanted)])
+        cosines[~wanted] = 0.0
+        return None, cosines
 
-    def _products(self, code: bytes, codes: Codes) -> Scores:
+    def _cosines(self, code: bytes, codes: Codes) -> Scores:
         if not len(codes):
             return np.zeros(0)
         query = np.frombuffer(code, np.int8).reshape(1, -1)
         products = np.asarray(numkong.cdist(query, codes, "dot"))  # 32-bit integers: exact
-        return np.minimum(products.reshape(-1) / CODE_ONE, 1.0)  # rounding may exceed one
+        cosines: Scores = products.reshape(-1) / CODE_ONE
+        return np.minimum(cosines, 1.0, out=cosines)  # rounding may exceed one
 
     def _grow(self, size: int) -> None:
         have = len(self._has)

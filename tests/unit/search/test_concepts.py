@@ -1,4 +1,7 @@
+from pathlib import Path
+
 import numpy as np
+import orjson
 import pytest
 
 from mq9cluster.search.concepts import DIMENSIONS, WORDS_CACHED_MAX, ConceptEmbedder
@@ -8,6 +11,7 @@ from mq9cluster.search.query import parse_units
 from mq9cluster.search.text import Analyzer
 from tests.unit.search.support import card
 
+AGENTS = Path(__file__).parents[2] / "quality" / "agents.jsonl"
 CLOSE, FAR = 0.7, 0.2
 FILES = {
     "words.toml": 'en = "the a of to who my"\ngeneric = "help"\n',
@@ -147,6 +151,20 @@ def test_every_alias_of_the_real_lexicon_leads_to_its_concept():
         if concept.id not in embedder.concepts(alias.phrase)
     ]
     assert lost == []
+
+
+def test_concepts_that_a_text_shares_are_those_of_the_question_that_it_has():
+    embedder = ConceptEmbedder(load_lexicon())
+    texts = [
+        orjson.loads(line).get("description", "") for line in AGENTS.read_text().splitlines()[:60]
+    ]
+    asked = [embedder.concepts(text) for text in texts]
+    assert any(asked)
+    for text in texts:
+        mine = set(embedder.concepts(text))
+        for concepts in asked:
+            expected = [concept for concept in concepts if concept in mine]
+            assert embedder.shared(text, concepts) == expected
 
 
 def test_a_hit_is_explained_by_terms_concepts_and_skill(embedder):
