@@ -132,7 +132,8 @@ class Node(MemberEvents):
         store = await self._open_store()
         durability = self._start_durability(store)
         self._start_tracing()
-        search = SearchSide(config.embedder, config.embedder_key)
+        indexes = config.data_dir / "search"
+        search = SearchSide(config.embedder, config.embedder_key, indexes)
         self._running.push_async_callback(search.stop)
         searchable = await search.open()
         cluster = await self._join(store, durability, searchable)

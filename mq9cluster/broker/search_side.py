@@ -8,6 +8,7 @@ import asyncio
 import logging
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 
 from mq9cluster.broker.discovery import Discovery
 from mq9cluster.broker.embedding import Embedding
@@ -32,8 +33,9 @@ _log = logging.getLogger(__name__)
 class SearchSide:
     """What of a node has to do with search. Raises EmbedderMisconfigured at `open`."""
 
-    def __init__(self, setting: str, key: str) -> None:
+    def __init__(self, setting: str, key: str, saved_in: Path | None = None) -> None:
         self._setting = setting
+        self._saved_in = saved_in  # a folder for the indexes
         self._post = HttpPost(key)
         self._thread = SearchThread()
         self._cluster: Cluster | None = None
@@ -53,7 +55,7 @@ class SearchSide:
                 self.embedding.model_known = False
                 facts = {"embedder": self._setting.partition("#")[0], "why": str(error)}
                 _log.warning("the embedder does not answer; concepts stand in", extra=facts)
-        return Searchable(self._thread, lambda: language.analyzer)
+        return Searchable(self._thread, lambda: language.analyzer, self._saved_in)
 
     async def start(self, cluster: Cluster) -> None:
         """The node is a member: tell the others what it embeds with, and begin to look."""

@@ -273,7 +273,9 @@ class Cluster:
         send_state = partial(self.snapshots.send, number)
         replica = Replica(number, state, self.clock, partial(self._send, number), send_state)
         if self.me.searchable:
-            directory = Directory(self.me.searchable, lambda: all_agents(replica.machine.workspace))
+            directory = Directory(
+                self.me.searchable, lambda: all_agents(replica.machine.workspace), number
+            )
             replica.directory = self.directories[number] = directory
         engine, group = self._open_group(number, replica, names, replica.machine.applied_index)
         replica.start(engine, self._durability, group)

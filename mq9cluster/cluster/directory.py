@@ -1,10 +1,11 @@
 """The directory of one replica: its shard's agents, searchable, by account.
 
-Derived from the registry and never saved: `Replica` hands on what each entry changed (`follow`) and
-has it built anew from the state at the start and when another state was installed (`rebuild`).
-Vectors live in the state, so nothing is ever embedded again for it. All work is done in the search
-thread, in order; `finding` posts its questions behind what an index has to follow, so a question
-sees every entry that was applied before it was asked.
+Derived from the registry: `Replica` hands on what each entry changed (`follow`) and has it built
+anew from the state at the start and when another state was installed (`rebuild`). Vectors live in
+the state, so nothing is ever embedded again for it, and what was worked out of cards is read from a
+file where that is still right (`directory_file`). All work is done in the search thread, in order;
+`finding` posts its questions behind what an index has to follow, so a question sees every entry
+that was applied before it was asked.
 """
 
 import asyncio
@@ -17,19 +18,21 @@ from typing import Final, NamedTuple
 
 import orjson
 
+from mq9cluster.cluster.directory_file import DirectoryFile, Indexes, Loaded
 from mq9cluster.cluster.search_thread import Searchable
-from mq9cluster.domain.agent import AgentCard, parse_card
+from mq9cluster.domain.agent import AgentCard, card_digest, parse_card
 from mq9cluster.domain.errors import EmbedderMismatch, Mq9Error
 from mq9cluster.domain.registry import AgentChange, AgentRow, Change
 from mq9cluster.search.index import ShardIndex
+from mq9cluster.search.vectors import Job
 
 ROWS_PER_STEP: Final = 128  # read in the event loop in about a millisecond while building
 BEHIND_CHANGES_MAX: Final = 100_000  # then building anew from the state is cheaper to hold
 BEHIND_BYTES_MAX: Final = 64 << 20
+SAVED_CHANGES_MIN: Final = 2_000  # a quarter of a second of indexing at the next start
+SAVED_LOOK_S: Final = 15.0  # between two looks whether there is that much to save
 
 _log = logging.getLogger(__name__)
-
-Indexes = dict[str, ShardIndex]
 
 
 class Missing(NamedTuple):
@@ -42,13 +45,15 @@ class Missing(NamedTuple):
 class _Version:
     """The indexes, and what they have still to follow. Another state begins another version."""
 
-    __slots__ = ("behind", "indexes", "posted", "ready")
+    __slots__ = ("behind", "indexes", "posted", "ready", "seen", "unsaved")
 
     def __init__(self) -> None:
         self.indexes: Indexes = {}  # touched in the search thread only
         self.behind: deque[Sequence[AgentChange]] = deque()
         self.posted = False  # the search thread will look at what is behind
+        self.seen: dict[tuple[str, str], AgentChange] = {}  # the last, of agents seen while built
         self.ready = asyncio.Event()
+        self.unsaved = 0  # cards that the file has not, or not so; counted in the search thread
 
 
 class Directory:
@@ -58,13 +63,18 @@ class Directory:
         self,
         searchable: Searchable,
         all_agents: Callable[[], Iterator[AgentRow]],
+        shard: int = 0,
     ) -> None:
-        self._thread, self._analyzer = searchable
+        self._thread, self._analyzer = searchable.thread, searchable.analyzer
+        self._file = DirectoryFile(searchable, shard)
         self._all_agents = all_agents
         self._version = _Version()
         self._building: asyncio.Task[None] | None = None
         self._posted = [0, 0]  # changes and bytes handed on since the start
         self._done = [0, 0]  # of these; written in the search thread
+        self._loop = asyncio.get_running_loop()
+        self._look: asyncio.TimerHandle | None = None
+        self._save_from_s = 0.0
 
     # --- following -------------------------------------------------------------------------------
 
@@ -92,29 +102,50 @@ class Directory:
         first = list(islice(rows, ROWS_PER_STEP))
         if first:
             self._building = asyncio.create_task(self._build(version, first, rows))
+            self._building.add_done_callback(_show_failure)
         else:
             version.ready.set()
+        if self._file.used:
+            self._look = self._loop.call_later(SAVED_LOOK_S, self._save_if_due)
 
     def stop(self) -> None:
-        """Build no further."""
+        """Build no further, and save nothing."""
         if self._building:
             self._building.cancel()
             self._building = None
+        if self._look:
+            self._look.cancel()
+            self._look = None
 
     async def _build(
         self, version: _Version, step: list[AgentRow], rows: Iterator[AgentRow]
     ) -> None:
         """Put all agents there were when it began, then what changed since."""
+        loaded = await self._thread.run(self._file.load)
+        version.indexes.update(loaded.indexes)
         while step:
-            await self._thread.run(partial(self._put_rows, version.indexes, step))
+            await self._thread.run(partial(self._put_rows, version, loaded, step))
             step = list(islice(rows, ROWS_PER_STEP))
-        self._thread.post(partial(self._maintain_all, version.indexes))
+        self._thread.post(partial(self._built, version, loaded))
         self._post_catch_up(version)
+        self._thread.post(partial(self._catch_up_seen, version))
         version.ready.set()
+
+    def _save_if_due(self) -> None:
+        self._look = self._loop.call_later(SAVED_LOOK_S, self._save_if_due)
+        version = self._version
+        due = self._loop.time() >= self._save_from_s and version.ready.is_set()
+        if due and version.unsaved >= SAVED_CHANGES_MIN:
+            self._save_from_s = float("inf")  # until it is done
+            self._thread.post(partial(self._save, version))
 
     def follow(self, changes: Sequence[AgentChange]) -> None:
         """An entry was applied that changed agents."""
         version = self._version
+        if not version.ready.is_set():
+            changes = _put_off_seen(version, changes)
+            if not changes:
+                return
         self._posted[0] += len(changes)
         self._posted[1] += sum(len(change.body) for change in changes)
         if (
@@ -176,23 +207,68 @@ class Directory:
         indexes = version.indexes
         touched: dict[str, ShardIndex] = {}
         for _ in range(len(version.behind)):
+            if version is not self._version:
+                return  # it begins anew
             changes = version.behind.popleft()
             for change in changes:
                 _FOLLOW[change.kind](self, indexes, change)
+                version.unsaved += change.kind in _SAVED
                 if change.account in indexes:
                     touched[change.account] = indexes[change.account]
-            if version is self._version:
-                self._done[0] += len(changes)
-                self._done[1] += sum(len(change.body) for change in changes)
+            self._done[0] += len(changes)
+            self._done[1] += sum(len(change.body) for change in changes)
         for account, index in touched.items():
             if not len(index):
                 del indexes[account]
             else:
-                self._maintain(index)
+                self._maintain(version, index)
 
-    def _put_rows(self, indexes: Indexes, rows: Sequence[AgentRow]) -> None:
+    def _catch_up_seen(self, version: _Version) -> None:
+        for change in version.seen.values():
+            self._seen(version.indexes, change)
+        version.seen.clear()
+
+    def _put_rows(self, version: _Version, loaded: Loaded, rows: Sequence[AgentRow]) -> None:
         for row in rows:
-            self._put(indexes, row)
+            if not self._confirm(version.indexes, loaded, row):
+                self._put(version.indexes, row)
+                version.unsaved += 1
+
+    def _confirm(self, indexes: Indexes, loaded: Loaded, row: AgentRow) -> bool:
+        """Whether the card is indexed already, as the file says."""
+        unconfirmed = loaded.unconfirmed.get(row.account)
+        if not unconfirmed or row.name not in unconfirmed:
+            return False
+        unconfirmed.discard(row.name)
+        index = indexes[row.account]
+        codes = _fitting(index, row)
+        return index.confirm(row.name, card_digest(row.body), codes, row.expires_ms)
+
+    def _built(self, version: _Version, loaded: Loaded) -> None:
+        """All agents are there: forget those that only the file had."""
+        for account, names in loaded.unconfirmed.items():
+            index = version.indexes[account]
+            for name in names:
+                index.remove(name)
+            version.unsaved += len(names)
+            if not len(index):
+                del version.indexes[account]
+        loaded.attach(version.indexes)
+        for index in version.indexes.values():
+            self._maintain(version, index)
+
+    def _save(self, version: _Version) -> None:
+        unsaved, version.unsaved = version.unsaved, 0
+
+        def saved(rest_s: float, *, is_saved: bool) -> None:
+            if not is_saved:
+                version.unsaved += unsaved
+            self._loop.call_soon_threadsafe(self._rest, rest_s)
+
+        self._file.save(version.indexes, saved)
+
+    def _rest(self, rest_s: float) -> None:
+        self._save_from_s = self._loop.time() + rest_s
 
     def _registered(self, indexes: Indexes, change: AgentChange) -> None:
         self._put(indexes, change)
@@ -205,10 +281,7 @@ class Directory:
         if card is None:
             index.remove(agent.name)
             return
-        codes = {
-            by: code for by, code in agent.codes.items() if _has_room(index, by, code, agent.name)
-        }
-        index.put(card, codes, agent.expires_ms)
+        index.put(card, _fitting(index, agent), agent.expires_ms)
 
     def _seen(self, indexes: Indexes, change: AgentChange) -> None:
         index = indexes.get(change.account)
@@ -227,14 +300,15 @@ class Directory:
         if index is not None:
             index.remove(change.name)
 
-    def _maintain_all(self, indexes: Indexes) -> None:
-        for index in indexes.values():
-            self._maintain(index)
-
-    def _maintain(self, index: ShardIndex) -> None:
+    def _maintain(self, version: _Version, index: ShardIndex) -> None:
         """Have the graph work done that is due."""
         for embedder, job in index.maintenance():
-            self._thread.build(job.run, partial(index.adopt, embedder, job))
+            self._thread.build(job.run, partial(self._adopt, version, index, embedder, job))
+
+    def _adopt(self, version: _Version, index: ShardIndex, embedder: str, job: Job) -> None:
+        index.adopt(embedder, job)
+        if job.fresh:
+            version.unsaved += SAVED_CHANGES_MIN  # it took half a minute
 
 
 _FOLLOW: Final[Mapping[Change, Callable[[Directory, Indexes, AgentChange], None]]] = {
@@ -243,6 +317,34 @@ _FOLLOW: Final[Mapping[Change, Callable[[Directory, Indexes, AgentChange], None]
     Change.CODED: Directory._coded,
     Change.GONE: Directory._gone,
 }
+
+
+def _show_failure(task: "asyncio.Task[None]") -> None:
+    """A mistake of ours: nobody is found here any more, others answer for the shard."""
+    if not task.cancelled() and (error := task.exception()):
+        _log.critical("the search index cannot be built", exc_info=error)
+
+
+_SAVED: Final = frozenset([Change.REGISTERED, Change.GONE])
+
+
+def _put_off_seen(version: _Version, changes: Sequence[AgentChange]) -> Sequence[AgentChange]:
+    """While it is built only the last heartbeat of each agent is kept: in the time that a million
+    cards take, the agents send more of them than could wait here.
+    """
+    seen = version.seen
+    for change in changes:
+        if change.kind is Change.SEEN:
+            seen[change.account, change.name] = change
+        elif change.kind is not Change.CODED:
+            seen.pop((change.account, change.name), None)
+    return [change for change in changes if change.kind is not Change.SEEN]
+
+
+def _fitting(index: ShardIndex, agent: AgentRow | AgentChange) -> dict[str, bytes]:
+    """The codes that the index takes."""
+    codes = agent.codes.items()
+    return {by: code for by, code in codes if _has_room(index, by, code, agent.name)}
 
 
 def parse_registered(body: bytes) -> AgentCard | None:

@@ -13,6 +13,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import NamedTuple, Protocol, TypeVar
 
 from mq9cluster.search.text import Analyzer
@@ -36,10 +37,14 @@ class Searching(Protocol):
 
 
 class Searchable(NamedTuple):
-    """What makes a node's shards searchable. `analyzer` is called in the search thread."""
+    """What makes a node's shards searchable. `analyzer` is called in the search thread.
+
+    `saved_in`: a folder for indexes, where they are to be there after a restart.
+    """
 
     thread: Searching
     analyzer: Callable[[], Analyzer]
+    saved_in: Path | None = None
 
 
 class SearchThread:

@@ -6,6 +6,8 @@ time.
 
 from array import array
 from bisect import bisect_left, insort
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +35,29 @@ class Facets:
     def __init__(self) -> None:
         self._postings: dict[tuple[str, str], array[int]] = {}
         self._names: list[str] = []
+
+    def kept(self) -> dict[str, Any]:
+        """All of it but names, to be saved: what `restored` takes."""
+        parts = self._postings.values()
+        lengths = np.fromiter(map(len, parts), np.uint32, len(parts))
+        return {
+            "facets": list(self._postings),
+            "facet_lengths": lengths.tobytes(),
+            "facet_slots": b"".join(parts),
+        }
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Any], names: Iterable[str]) -> Self:
+        """The facets that `kept` was told of, of the agents of these names."""
+        self = cls()
+        self._names = sorted(names)
+        slots = np.frombuffer(kept["facet_slots"], np.uint32)
+        ends = np.cumsum(np.frombuffer(kept["facet_lengths"], np.uint32)).tolist()
+        start = 0
+        for (key, value), end in zip(kept["facets"], ends, strict=True):
+            self._postings[key, value] = array("I", slots[start:end].tobytes())
+            start = end
+        return self
 
     def put(self, slot: int, card: AgentCard) -> None:
         """Remember the values of the card at `slot`, the next one."""

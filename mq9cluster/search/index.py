@@ -11,19 +11,19 @@ the rest anew, when 30 % are. One thread at a time.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 
-from mq9cluster.domain.agent import AgentCard
+from mq9cluster.domain.agent import AgentCard, card_digest
 from mq9cluster.domain.errors import EmbedderMismatch
 from mq9cluster.search.best import Best
 from mq9cluster.search.facets import Facets
 from mq9cluster.search.lexical import Found, LexicalIndex, score, unit_weights
 from mq9cluster.search.query import NAME, TEXT, Answer, Question, Ranked, Statistics
 from mq9cluster.search.text import Analyzer
-from mq9cluster.search.vectors import GRAPH_VECTORS_MIN, Job, VectorSpace, check_code
+from mq9cluster.search.vectors import GRAPH_VECTORS_MIN, Graph, Job, VectorSpace, check_code
 
 # What a word is worth by where it stands.
 NAME_WEIGHT = 3.0
@@ -35,6 +35,7 @@ PROVIDER_WEIGHT = 0.75
 
 DEAD_SHARE_MAX = 0.3  # of slots: then they are numbered anew
 DEAD_SLOTS_MIN = 1_024  # not worth it below
+DIGEST_BYTES = 16  # of a card, as `card_digest` makes them
 
 Slots = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
@@ -74,6 +75,7 @@ class ShardIndex:
         "_alive",
         "_analyzer",
         "_dead",
+        "_digests",
         "_expires",
         "_facets",
         "_lexical",
@@ -99,6 +101,7 @@ class ShardIndex:
         self._alive: Mask = np.zeros(0, np.bool_)  # with room to grow, as `_expires`
         self._expires: Slots = np.zeros(0, np.int64)  # Unix ms; 0: never
         self._dead = 0
+        self._digests = bytearray()  # of the cards, by slot
 
     def __len__(self) -> int:
         return len(self._slots)
@@ -120,6 +123,7 @@ class ShardIndex:
             self._bury(old)
         slot = len(self._names)
         self._names.append(card.name)
+        self._digests += card_digest(card.body)
         self._slots[card.name] = slot
         self._grow(slot + 1)
         self._alive[slot] = True
@@ -274,15 +278,59 @@ class ShardIndex:
         if space is not None:
             space.adopt(job)
 
-    def save_graphs(self, directory: Path) -> None:
-        """Save what takes long to build anew. Codes and cards live in the state."""
-        for number, (_, space) in enumerate(sorted(self._spaces.items())):
-            space.save(directory / str(number), self._names)
+    def kept(self) -> dict[str, Any]:
+        """All but codes and times, which the state has, to be saved: what `restored` takes."""
+        alive = self._alive[: len(self._names)]
+        return {
+            "names": self._names.copy(),
+            "alive": alive.tobytes(),
+            "digests": bytes(self._digests),
+            **self._lexical.kept(),
+            **self._facets.kept(),
+        }
 
-    def load_graphs(self, directory: Path) -> None:
-        """Attach saved graphs, after all agents were put; parts that changed are scanned."""
-        for number, (_, space) in enumerate(sorted(self._spaces.items())):
-            space.load(directory / str(number), self._slots)
+    @classmethod
+    def restored(cls, analyzer: Analyzer, kept: Mapping[str, Any]) -> Self:
+        """The index that `kept` told of; `confirm` says who has which codes, and until when."""
+        self = cls(analyzer, {})
+        self._names = kept["names"]
+        self._alive = np.frombuffer(kept["alive"], np.bool_).copy()
+        self._expires = np.zeros(len(self._alive), np.int64)
+        self._digests = bytearray(kept["digests"])
+        self._slots = {self._names[slot]: slot for slot in np.flatnonzero(self._alive).tolist()}
+        self._dead = len(self._names) - len(self._slots)
+        self._lexical = LexicalIndex.restored(kept)
+        self._facets = Facets.restored(kept, self._slots)
+        return self
+
+    def confirm(
+        self, name: str, digest: bytes, codes: Mapping[str, bytes], expires_ms: int
+    ) -> bool:
+        """Whether the card of this digest is what is indexed; then it has these codes."""
+        slot = self._slots.get(name)
+        if slot is None:
+            return False
+        at = slot * DIGEST_BYTES
+        if self._digests[at : at + DIGEST_BYTES] != digest:
+            return False
+        self._expires[slot] = expires_ms
+        for embedder, code in codes.items():
+            self._space(embedder).put(slot, code)
+        return True
+
+    def names(self) -> list[str]:
+        """Everybody, in order; not to be changed."""
+        return self._facets.all_names()
+
+    def graphs(self) -> list[tuple[str, Graph, list[str | None]]]:
+        """Graphs to be saved, by embedder, and who is at each key; see `VectorSpace.kept`."""
+        kept = ((embedder, space.kept(self._names)) for embedder, space in self._spaces.items())
+        return [(embedder, *graph) for embedder, graph in kept if graph is not None]
+
+    def attach(self, embedder: str, data: bytes, owners: Sequence[str | None]) -> bool:
+        """Use a saved graph, after all agents were put; what changed since is scanned."""
+        space = self._spaces.get(embedder)
+        return space is not None and space.attach(data, owners, self._slots)
 
     def memory_bytes(self) -> int:
         """Memory of vectors and graphs, which dominate."""
@@ -333,6 +381,8 @@ class ShardIndex:
         for space in self._spaces.values():
             space.compact(numbers)
         self._expires = self._expires[: len(alive)][alive]
+        digests = np.frombuffer(self._digests, np.uint8).reshape(-1, DIGEST_BYTES)
+        self._digests = bytearray(digests[alive].tobytes())
         self._names = [name for name, keep in zip(self._names, alive.tolist(), strict=True) if keep]
         self._alive = np.ones(len(self._names), np.bool_)
         self._slots = {name: slot for slot, name in enumerate(self._names)}

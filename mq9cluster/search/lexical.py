@@ -16,8 +16,9 @@ twice until `compact` numbers them anew. One thread at a time.
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from math import log
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -102,6 +103,30 @@ class LexicalIndex:
         self._new_slots: array[int] = array("q")
         self._new_weights: array[float] = array("d")
         self._buried: list[bytes] = []
+
+    def kept(self) -> dict[str, Any]:
+        """All of it, to be saved: what `restored` takes. Copies, and nothing that waits."""
+        self._settle()
+        return {
+            "terms": list(self._terms)[1:],
+            "live": self._live.tobytes(),
+            "posting_lengths": _lengths(self._postings),
+            "postings": b"".join(self._postings),
+            "document_lengths": _lengths(self._documents),
+            "documents": b"".join(self._documents),
+        }
+
+    @classmethod
+    def restored(cls, kept: Mapping[str, Any]) -> Self:
+        """The index that `kept` was told of."""
+        self = cls()
+        terms: list[str] = kept["terms"]
+        self._terms.update(zip(terms, range(1, len(terms) + 1), strict=True))
+        self._live = array("I", bytes(kept["live"]))
+        cuts = cut(kept["postings"], kept["posting_lengths"], self._postings[0].itemsize)
+        self._postings = [array("Q", part) for part in cuts]
+        self._documents = list(cut(kept["documents"], kept["document_lengths"]))
+        return self
 
     def put(self, slot: int, terms: Iterable[str], weights: Sequence[float]) -> None:
         """Index a document at `slot`, the next one: each field's terms end with END_OF_FIELD."""
@@ -262,6 +287,19 @@ def _frequencies(documents: list[bytes]) -> tuple[list[int], list[int]]:
     terms, counts = np.unique(pairs >> _SLOT_BITS, return_counts=True)
     real = terms != FIELD_END
     return terms[real].tolist(), counts[real].tolist()
+
+
+def _lengths(parts: Sequence[Sized]) -> bytes:
+    return np.fromiter(map(len, parts), np.uint32, len(parts)).tobytes()
+
+
+def cut(data: memoryview, lengths: memoryview, size: int = 1) -> Iterator[bytes]:
+    """Cut `data` into parts of so many items of `size` bytes."""
+    at = 0
+    for length in np.frombuffer(lengths, np.uint32).tolist():
+        end = at + length * size
+        yield bytes(data[at:end])
+        at = end
 
 
 def _contains(document: bytes, needle: bytes) -> bool:

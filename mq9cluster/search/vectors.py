@@ -14,15 +14,12 @@ The only door to usearch. Owned by `index.ShardIndex`. One thread at a time.
 """
 
 import math
-import zlib
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import NamedTuple
 
 import numkong
 import numpy as np
 import numpy.typing as npt
-import orjson
 from usearch.index import Index
 
 from mq9cluster.domain.errors import EmbedderMismatch, InvalidField
@@ -39,10 +36,7 @@ GRAPH_EXPANSION_SEARCH = 160
 OVERSAMPLE = 2  # candidates asked of the graph for each one wanted: some are dead or filtered
 FILTER_SCAN_SHARE = 0.1  # a filter that leaves less is scanned: the graph would miss most of it
 
-_FORMAT = 1
-_GRAPH_FILE = "graph.usearch"
-_MANIFEST_FILE = "graph.json"
-
+Graph = Index
 Codes = npt.NDArray[np.int8]
 Vector = npt.NDArray[np.float32]
 Slots = npt.NDArray[np.int64]
@@ -84,6 +78,11 @@ def check_code(code: bytes, dimensions: int) -> None:
     """EmbedderMismatch when `code` is none of this embedder."""
     if len(code) != dimensions:
         raise EmbedderMismatch(f"the code has {len(code)} dimensions, not {dimensions}")
+
+
+def saved_graph(graph: Graph) -> bytes:
+    """A graph as `VectorSpace.attach` takes it. Nothing may be added to it meanwhile."""
+    return bytes(graph.save() or b"")
 
 
 class Job(NamedTuple):
@@ -287,48 +286,35 @@ class VectorSpace:
         self._slot_job[:] = -1
         self._point_keys(int(job.keys[-1]) + 1 if len(job.keys) else len(self._key_slot))
 
-    def save(self, directory: Path, names: Sequence[str]) -> bool:
-        """Save the graph (codes live in the state), or False when there is none or a job is out."""
-        if self._graph is None or self._job_out:
-            return False
-        directory.mkdir(parents=True, exist_ok=True)
-        self._graph.save(directory / _GRAPH_FILE)
-        owners = [
-            [names[slot], zlib.crc32(self._codes[slot].tobytes())] if slot >= 0 else None
-            for slot in self._key_slot.tolist()
-        ]
-        manifest = {
-            "format": _FORMAT,
-            "dimensions": self.dimensions,
-            "crc": zlib.crc32((directory / _GRAPH_FILE).read_bytes()),
-            "owners": owners,
-        }
-        (directory / _MANIFEST_FILE).write_bytes(orjson.dumps(manifest))
-        return True
+    def kept(self, names: Sequence[str]) -> tuple[Index, list[str | None]] | None:
+        """The graph, and who is at each of its keys; None where there is none to be saved now.
 
-    def load(self, directory: Path, slots: Mapping[str, int]) -> bool:
-        """Attach a saved graph to the codes there are; False when there is none that is whole.
-
-        Vectors that changed since it was saved are dead keys of it, new ones its tail.
+        The codes are in the state. The graph may be serialised where its jobs are run, before the
+        next one.
         """
-        try:
-            manifest = orjson.loads((directory / _MANIFEST_FILE).read_bytes())
-            data = (directory / _GRAPH_FILE).read_bytes()
-        except (OSError, orjson.JSONDecodeError):
-            return False
-        if (
-            manifest.get("format") != _FORMAT
-            or manifest.get("dimensions") != self.dimensions
-            or manifest.get("crc") != zlib.crc32(data)
-        ):
-            return False
+        if self._graph is None or self._job_out:
+            return None
+        slots = self._key_slot.tolist()
+        return self._graph, [names[slot] if slot >= 0 else None for slot in slots]
+
+    def attach(self, data: bytes, owners: Sequence[str | None], slots: Mapping[str, int]) -> bool:
+        """Use a graph that was saved, once the codes are here; False where it does not fit.
+
+        Vectors that changed since are dead keys of it, new ones its tail.
+        """
         graph = self._new_graph()
         graph.load(data)
+        keys = np.arange(len(owners))
+        if graph.ndim != self.dimensions or len(graph) != len(owners) or self._job_out:
+            return False
+        owned = np.array([slots.get(name, -1) if name is not None else -1 for name in owners])
+        owned[owned >= len(self._has)] = -1
+        live = np.flatnonzero(owned >= 0)
+        at = owned[live]
+        vectors = np.asarray(graph.get(keys[live], dtype="i8"))
+        same = self._has[at] & (vectors == self._codes[at]).all(axis=1)
         self._slot_key[:] = -1
-        for key, owner in enumerate(manifest["owners"]):
-            slot = slots.get(owner[0]) if owner is not None else None
-            if slot is not None and self.has(slot) and zlib.crc32(self.code(slot)) == owner[1]:
-                self._slot_key[slot] = key
+        self._slot_key[at[same]] = live[same]
         self._graph = graph
-        self._point_keys(len(manifest["owners"]))
+        self._point_keys(len(owners))
         return True

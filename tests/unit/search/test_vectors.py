@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mq9cluster.search.vectors import CODE_ONE, VectorSpace, quantize
+from mq9cluster.search.vectors import CODE_ONE, VectorSpace, quantize, saved_graph
 
 DIMENSIONS = 16
 RECALL_MIN = 0.97
@@ -150,35 +150,56 @@ def test_a_graph_is_built_anew_when_a_third_of_it_is_dead():
     assert recall(space, 3_000) > RECALL_MIN
 
 
-def test_a_saved_graph_attaches_itself_to_other_slots(tmp_path):
+def test_a_saved_graph_attaches_itself_to_other_slots():
     codes = random_codes(2_000)
+    names = [str(slot) for slot in range(2_000)]
     space = space_of(codes, graph_vectors_min=1_000)
-    assert not space.save(tmp_path, [str(i) for i in range(2_000)])
+    assert space.kept(names) is None
     build(space)
-    assert space.save(tmp_path, [str(i) for i in range(2_000)])
+    graph, owners = space.kept(names)
 
     other = space_of(codes[::-1], graph_vectors_min=1_000)
     changed = random_codes(1)[0]
     other.put(5, changed)
-    assert other.load(tmp_path, {str(1_999 - slot): slot for slot in range(2_000)})
+    slots = {str(1_999 - slot): slot for slot in range(2_000)}
+    assert other.attach(saved_graph(graph), owners, slots)
     assert other.maintenance() is None
     assert best(other, codes[0], 1, 2_000) == [1_999]
     assert best(other, changed, 1, 2_000) == [5]
     assert recall(other, 2_000) > RECALL_MIN
 
 
-def test_a_damaged_or_foreign_graph_file_is_not_used(tmp_path):
+def test_a_graph_that_does_not_fit_is_not_used():
     codes = random_codes(1_000)
+    names = [str(slot) for slot in range(1_000)]
+    slots = {name: slot for slot, name in enumerate(names)}
     space = space_of(codes, graph_vectors_min=1_000)
-    assert not space.load(tmp_path, {})
     build(space)
-    space.save(tmp_path, [str(i) for i in range(1_000)])
-    slots = {str(i): i for i in range(1_000)}
-    assert space_of(codes, 1_000).load(tmp_path, slots)
-    assert not VectorSpace(DIMENSIONS + 1).load(tmp_path, slots)
-    data = (tmp_path / "graph.usearch").read_bytes()
-    (tmp_path / "graph.usearch").write_bytes(data[:-1])
-    assert not space_of(codes, 1_000).load(tmp_path, slots)
-    (tmp_path / "graph.usearch").write_bytes(data)
-    (tmp_path / "graph.json").write_text("{")
-    assert not space_of(codes, 1_000).load(tmp_path, slots)
+    graph, owners = space.kept(names)
+    data = saved_graph(graph)
+    assert space_of(codes, 1_000).attach(data, owners, slots)
+    assert not VectorSpace(DIMENSIONS + 1).attach(data, owners, slots)
+    assert not space_of(codes, 1_000).attach(data, owners[:-1], slots)
+
+
+def test_a_graph_of_other_vectors_proposes_none_of_them():
+    names = [str(slot) for slot in range(1_000)]
+    slots = {name: slot for slot, name in enumerate(names)}
+    space = space_of(random_codes(1_000), graph_vectors_min=1_000)
+    build(space)
+    graph, owners = space.kept(names)
+    codes = random_codes(1_000)
+    other = space_of(codes, graph_vectors_min=1_000)
+    assert other.attach(saved_graph(graph), owners, slots)
+    assert best(other, codes[7], 1, 1_000) == [7]
+    assert other.maintenance().fresh
+
+
+def test_no_graph_is_saved_while_it_grows():
+    space = space_of(random_codes(1_000), graph_vectors_min=1_000)
+    names = [str(slot) for slot in range(1_000)]
+    job = space.maintenance()
+    assert space.kept(names) is None
+    job.run()
+    space.adopt(job)
+    assert space.kept(names)
