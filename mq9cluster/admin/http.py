@@ -5,11 +5,13 @@ while it drains. Everything is read-only and answered in one turn of the event l
 """
 
 import hmac
+import logging
 from collections import Counter
 from collections.abc import Callable
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from mq9cluster.admin import monitoring
 from mq9cluster.admin.metrics import Metrics
@@ -19,6 +21,8 @@ REQUEST_BYTES_MAX = 64 * 1024  # nothing here takes a body
 IDLE_S_MAX = 75.0  # a scraper's interval fits into it
 ANSWER_S_MAX = 1.0  # at the end; every answer is made in one turn
 _JSON = "application/json"
+
+_server_log = logging.getLogger(f"{__name__}.server")
 
 Handler = Callable[[web.Request], web.Response]
 
@@ -52,8 +56,13 @@ class AdminServer:
         app = web.Application(client_max_size=REQUEST_BYTES_MAX)
         for path in self._routes:
             app.router.add_get(path, self._answer)
+        _server_log.addFilter(_is_no_clients_fault)
         runner = web.AppRunner(
-            app, access_log=None, keepalive_timeout=IDLE_S_MAX, shutdown_timeout=ANSWER_S_MAX
+            app,
+            access_log=None,
+            logger=_server_log,
+            keepalive_timeout=IDLE_S_MAX,
+            shutdown_timeout=ANSWER_S_MAX,
         )
         await runner.setup()
         try:
@@ -126,6 +135,11 @@ class AdminServer:
 
 
 _SUBS = {"1": monitoring.SUBJECTS, "true": monitoring.SUBJECTS, "detail": monitoring.DETAIL}
+
+
+def _is_no_clients_fault(record: logging.LogRecord) -> bool:
+    """Who sends what is no HTTP is told so, and cannot fill the log with our insides."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 def _count(request: web.Request, name: str, default: int) -> int:

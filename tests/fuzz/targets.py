@@ -15,14 +15,33 @@ from aiohttp.test_utils import make_mocked_request
 
 from mq9cluster.admin.http import AdminServer
 from mq9cluster.domain.address import parse_address
-from mq9cluster.domain.command import Owner
+from mq9cluster.domain.command import (
+    AckMessages,
+    Command,
+    CreateMailbox,
+    DeleteMessage,
+    Expire,
+    FetchMessages,
+    Owner,
+    SendMessage,
+)
 from mq9cluster.domain.errors import Mq9Error
 from mq9cluster.gateway.websocket import UPGRADE_BYTES_MAX, WebSocket
-from mq9cluster.machine.codec import UnknownFormat, decode_command, decode_entry, decode_parcel
-from mq9cluster.protocol import nats_headers, requests
+from mq9cluster.machine.codec import (
+    PARCEL_OF_NOBODY,
+    UnknownFormat,
+    decode_command,
+    decode_entry,
+    decode_parcel,
+    encode_command,
+    encode_entry,
+    encode_parcel,
+)
+from mq9cluster.protocol import agent_requests, discovery, nats_headers, requests
 from mq9cluster.protocol.nats import FAIL, PUB, ServerParser
 from mq9cluster.protocol.nats_client import ClientParser, ProtocolError
 from mq9cluster.protocol.nats_connect import BadConnect, ConnectOptions
+from mq9cluster.search.filter import filter_from_wire, filter_to_wire, parse_filter
 from tests.unit.admin.stub import StubView
 
 PAYLOAD_MAX = 256
@@ -83,6 +102,19 @@ def bodies(data: bytes) -> None:
     _answered(parse_address, data.decode("utf-8", "replace"))
 
 
+def agents(data: bytes) -> None:
+    """The JSON of what is asked about agents: cards, reports, questions and their filters."""
+    _answered(agent_requests.parse_register, data)
+    _answered(agent_requests.parse_unregister, data)
+    _answered(agent_requests.parse_report, data)
+    _answered(_discover, data)
+
+
+def _discover(data: bytes) -> None:
+    condition = parse_filter(discovery.parse_discover(data).filter)
+    assert filter_from_wire(filter_to_wire(condition)) == condition
+
+
 def _answered(parse: Callable[..., object], *arguments: object) -> None:
     """Parsed, or refused in a text that shows nothing from inside and fits a reply."""
     try:
@@ -99,6 +131,9 @@ def peers(data: bytes) -> None:
     for decode in (decode_command, decode_parcel, decode_entry):
         with contextlib.suppress(UnknownFormat):
             decode(data)
+    with contextlib.suppress(UnknownFormat):
+        command = decode_command(data)
+        assert decode_command(encode_command(command)) == command
 
 
 class _Nowhere(asyncio.Transport):
@@ -204,10 +239,21 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     "connect": connect,
     "headers": headers,
     "bodies": bodies,
+    "agents": agents,
     "peers": peers,
     "websocket": websocket,
     "http": http,
 }
+
+COMMANDS: tuple[Command, ...] = (
+    SendMessage(REF, b"x"),
+    SendMessage(REF, b"x", key=b"k", meta=b"{}", ttl_s=5, delay_s=6, dedupe_id=b"d"),
+    CreateMailbox(REF, ttl_s=1, max_msgs=2),
+    FetchMessages(REF, "g", OWNER, tags=("t",), ack_wait_ms=1000),
+    AckMessages(REF, "g", 3, OWNER),
+    DeleteMessage(REF, 4),
+    Expire(),
+)
 
 # Where a fuzzer begins, and what it puts together.
 SEEDS: dict[str, tuple[bytes, ...]] = {
@@ -230,7 +276,24 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b'{"group_name":"g","msg_id":1,"scope":"progress","handout":"x","delay":3}',
         b'{"tags":["a"],"since":5,"limit":7,"encoding":"text"}',
     ),
-    "peers": (b"", b"\x01" * 64, b"\x01" + b"\0" * 8 + b"\xff" * 4),
+    "agents": (
+        b'{"name":"a","mailbox":"mq9://b/a.b","ttl":5,"payload":"text","tags":["x"],'
+        b'"skills":[{"id":"s","name":"n","description":"d","tags":["t"],"examples":["e"]}],'
+        b'"provider":{"organization":"o","url":"u"},"version":"1.2","_mq9":{}}',
+        b'{"mailbox":"a.b","report_info":{"load":0.5,"at":[1,null,true]}}',
+        b'{"semantic":"who","text":"w","mode":"hybrid","limit":3,"page":2,"min_score":0.5,'
+        b'"exact":true,"consistency":"stale","filter":{"name":"a","tags":["x","y"],'
+        b'"not":{"skills":"s","provider":"o","version":["1"]}}}',
+        b'{"vector":[0.1,0.2],"embedder":"vectors:2","live":false}',
+    ),
+    "peers": (
+        b"",
+        b"\x01" * 64,
+        b"\x01" + b"\0" * 8 + b"\xff" * 4,
+        *map(encode_command, COMMANDS),
+        encode_parcel(PARCEL_OF_NOBODY, list(map(encode_command, COMMANDS))),
+        encode_entry(5, [encode_parcel(PARCEL_OF_NOBODY, [encode_command(COMMANDS[0])])]),
+    ),
     "websocket": (
         b"\x00" + UPGRADE,
         b"\x01\x82\x85\0\0\0\0PING\r\x89\x80\0\0\0\0\x88\x80\0\0\0\0",

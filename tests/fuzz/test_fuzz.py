@@ -19,8 +19,7 @@ from tests.support.wire import WAIT_S
 from tests.unit.admin.stub import StubView
 
 EXAMPLES = 100
-SOCKETS = 30
-SILENT_S = 0.1
+SOCKETS = 60
 
 
 @st.composite
@@ -67,7 +66,9 @@ REQUESTS = st.one_of(
 )
 
 
-async def test_raw_bytes_at_the_http_port_end_their_own_connection_alone() -> None:
+async def test_raw_bytes_at_the_http_port_end_their_own_connection_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     server = AdminServer(StubView(), "127.0.0.1", 0)
     port = await server.start()
     loop = asyncio.get_running_loop()
@@ -78,12 +79,11 @@ async def test_raw_bytes_at_the_http_port_end_their_own_connection_alone() -> No
         heard = b""
         with socket.create_connection(("127.0.0.1", port), WAIT_S) as sent:
             sent.sendall(data)
-            sent.shutdown(socket.SHUT_WR)
-            sent.settimeout(SILENT_S)  # what is no whole request is waited for, and forgotten
-            with contextlib.suppress(TimeoutError, ConnectionError):
+            sent.shutdown(socket.SHUT_WR)  # upon which it is ended, answered or not
+            with contextlib.suppress(ConnectionError):
                 while chunk := sent.recv(65_536):
                     heard += chunk
-        assert heard == b"" or heard.startswith(b"HTTP/1."), heard
+        assert heard == b"" or heard.startswith(b"HTTP/"), heard
         assert b"Traceback" not in heard
 
     await loop.run_in_executor(None, throw)
@@ -91,3 +91,4 @@ async def test_raw_bytes_at_the_http_port_end_their_own_connection_alone() -> No
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         assert answer.status == 200
     await server.stop()
+    assert [record.getMessage() for record in caplog.records if record.exc_info] == []
