@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +21,9 @@ VARIABLE: Final = "MQ9_FAILPOINTS"
 _ITEM: Final = re.compile(
     r"(?P<point>[a-z_.]+)=(?P<action>crash|stall\((?P<ms>\d{1,6})\))(@(?P<at>[1-9]\d{0,8}))?"
 )
+
+Act = Callable[[str, int | None], None]
+"""Told of the point that was reached, and of how long to stall; None: to die."""
 
 _log = logging.getLogger(__name__)
 
@@ -42,16 +45,21 @@ def arm_from(environment: Mapping[str, str]) -> None:
     text = environment.get(VARIABLE, "")
     if not text:
         return
+    failpoints.arm(hitting(text, _act))
+    _log.warning("FAILPOINTS ARE ARMED: this process dies or stalls on purpose (%s)", text)
+
+
+def hitting(text: str, act: Act) -> failpoints.Hit:
+    """What is to be called at each point, to do there what `text` says. Raises BadFailpoints."""
     armed = read(text)
 
     def hit(point: str) -> None:
         for one in armed.get(point, ()):
             one.left -= 1
             if one.left == 0:
-                _act(point, one.stall_ms)
+                act(point, one.stall_ms)
 
-    failpoints.arm(hit)
-    _log.warning("FAILPOINTS ARE ARMED: this process dies or stalls on purpose (%s)", text)
+    return hit
 
 
 def read(text: str) -> dict[str, list[_Armed]]:

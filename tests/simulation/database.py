@@ -20,7 +20,7 @@ from mq9cluster.domain.ports import Family
 from mq9cluster.machine import keys
 from mq9cluster.storage import keyspace
 from mq9cluster.storage.database import FAMILIES, META_FAMILY, STATE_FAMILIES
-from mq9cluster.storage.errors import StorageFailed
+from mq9cluster.storage.errors import StorageCorrupt, StorageFailed
 from tests.simulation.clock import Scheduler
 from tests.simulation.disk import Disk
 from tests.simulation.process import PROCESS
@@ -28,6 +28,7 @@ from tests.simulation.process import PROCESS
 _DELETED = None
 _PREFIX = keyspace.PREFIX_BYTES
 _PLACE = Struct(">HI")  # of a prefix: shard, epoch
+SEQUENCE = ("", b"sequence")  # a row of the disk that is in no family
 _OF_STATE = frozenset(STATE_FAMILIES)
 _OWN_ROWS = frozenset((keys.SHARD_ROW, b"meta"))
 _SHARDS = STATE_FAMILIES[Family.SHARDS]
@@ -66,10 +67,24 @@ class SimTable:
         self.handle = name
         self.noted = {key: value for (family, key), value in disk.rows.items() if family == name}
         self.keys = sorted(self.noted)
+        self._damaged = disk.damaged
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under `key`, or None."""
+        """The value under `key`, or None. Raises StorageCorrupt."""
+        if self._damaged and (self.name, key) in self._damaged:
+            raise StorageCorrupt("storage: block checksum mismatch")
         return self.noted.get(key)
+
+    def check(self, start: bytes, rows_max: int) -> bytes | None:
+        """Read rows from `start` on; where to go on, None at the end. Raises StorageCorrupt."""
+        first = bisect_left(self.keys, start)
+        self._check(self.keys[first : first + rows_max])
+        last = first + rows_max
+        return self.keys[last] if last < len(self.keys) else None
+
+    def _check(self, keys: list[bytes]) -> None:
+        if self._damaged and any((self.name, key) in self._damaged for key in keys):
+            raise StorageCorrupt("storage: block checksum mismatch")
 
     def between(self, start: bytes, stop: bytes) -> list[bytes]:
         """Keys start <= key < stop, in order."""
@@ -87,6 +102,7 @@ class SimTable:
         """Rows start <= key < stop of the moment of the call, in key order or backwards."""
         del keep_cache
         found = self.between(start, stop)
+        self._check(found)
         if reverse:
             found.reverse()
         noted = self.noted
@@ -94,6 +110,8 @@ class SimTable:
 
     def note(self, key: bytes, value: bytes | None) -> None:
         """A row under `key` was put, or deleted."""
+        if self._damaged:
+            self._damaged.discard((self.name, key))
         if value is None:
             if self.noted.pop(key, None) is not None:
                 del self.keys[bisect_left(self.keys, key)]
@@ -107,16 +125,23 @@ class SimDatabase:
     """All families of a node. Made anew over the same disk after a crash."""
 
     def __init__(
-        self, disk: Disk, scheduler: Scheduler, on_state: OnState = lambda *_: None
+        self,
+        disk: Disk,
+        scheduler: Scheduler,
+        on_state: OnState = lambda *_: None,
+        path: Any = None,
+        on_synced: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.disk = disk
+        self.path = path
+        self._on_synced = on_synced
         self.dead = False  # the process is gone: nothing it still tries may reach the disk
         self._on_state = on_state
         self._scheduler = scheduler
         self._tables = {name: SimTable(name, disk) for name in FAMILIES}
         self._stood_still_us = 0
-        self._offloaded = False
-        self._sequence = 0
+        self._offloaded_at: int | None = None  # what an offloaded sync is for
+        self._sequence: int = disk.rows.get(SEQUENCE, 0)
         self.digests: dict[bytes, int] = {}  # by shard and epoch
         for name in _OF_STATE:
             table = self._tables[name]
@@ -158,7 +183,7 @@ class SimDatabase:
                     rows[family, gone] = None
                     self._change(family, gone, None)
         self._sequence += len(batch)
-        self.disk.write(rows)
+        self.disk.write({**rows, SEQUENCE: self._sequence})
         for prefix, row in moved.items():
             if self._is_current(prefix):
                 self._on_state(prefix, row, self.digests[prefix])
@@ -180,8 +205,12 @@ class SimDatabase:
         return epoch == keyspace.unpack_epoch(row)
 
     def sequence(self) -> int:
-        """How many changes were written."""
+        """How many changes were ever written."""
         return self._sequence
+
+    def rows_in_files(self) -> int:
+        """How many rows there are."""
+        return sum(len(table.keys) for table in self._tables.values())
 
     def sync(self) -> None:
         """Everything written is on disk. Raises StorageFailed."""
@@ -189,9 +218,12 @@ class SimDatabase:
         if self.disk.failing:
             raise StorageFailed("storage: input/output error")
         self._stood_still_us += self.disk.sync_us
-        if self._offloaded:
+        sequence, self._offloaded_at = self._offloaded_at, None
+        if sequence is not None:
+            self._on_synced(sequence)
             return
         self.disk.sync_now()
+        self._on_synced(self._sequence)
         process = PROCESS.get()
         if self.disk.stalled and process is not None:
             process.pause()
@@ -204,9 +236,10 @@ class SimDatabase:
     def offload(self, work: Callable[[], None]) -> "asyncio.Future[None]":
         """Do `work`, a sync, in a thread, as it were: later, and for what was written until now."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        sequence = self._sequence
 
         def synced() -> None:
-            self._offloaded = True  # or `work` would sync what was written meanwhile, too
+            self._offloaded_at = sequence  # or `work` would sync what was written meanwhile, too
             try:
                 work()
             except StorageFailed as error:
@@ -215,7 +248,7 @@ class SimDatabase:
                 if not done.cancelled():
                     done.set_result(None)
             finally:
-                self._offloaded = False
+                self._offloaded_at = None
 
         process = PROCESS.get()
         self.disk.sync(synced if process is None else lambda: process.enter(synced))
@@ -227,4 +260,5 @@ class SimDatabase:
 
     def close(self) -> None:
         """Sync, and write no more."""
-        self.disk.sync_now()
+        if not self.dead:
+            self.disk.sync_now()

@@ -26,6 +26,7 @@ class Disk:
         self.full = False  # no batch can be written
         self.failing = False  # no sync succeeds
         self.stalled = False  # no sync comes back
+        self.damaged: set[Hashable] = set()  # keys that cannot be read
         self._stalled: list[Callable[[], None]] = []
         self._scheduler = scheduler
         self._undo: list[dict[Hashable, Any]] = []  # of batches not synced, oldest first

@@ -50,6 +50,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = PROCESS.get()
         if process is not None:
             when /= process.rate
+        now_s = self._scheduler.now_us / 1_000_000
+        if when > now_s - 1e-9:  # what waits at all waits until the clock has moved
+            when = max(when, now_s + 0.000_001)
         timer = asyncio.TimerHandle(when, callback, args, self, context)
         heapq.heappush(self._scheduled, timer)
         timer._scheduled = True

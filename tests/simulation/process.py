@@ -26,7 +26,7 @@ class Process:
         self.rate = rate  # of its monotonic clock
         self.alive = True
         self.paused = False
-        self.trap: tuple[str, int] | None = None  # a failpoint, and how often it is to be passed
+        self.trap: Callable[[str], None] | None = None  # told of every failpoint that is passed
         self._held: list[Callable[[], None]] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._failed: list[asyncio.Task[Any]] = []

@@ -48,6 +48,7 @@ def shrink(options: WholeOptions, fails: Fails, say: Callable[[str], None]) -> W
     options = replace(options, features=tuple(features))
     simpler = (
         {"leave_one_out": False},
+        {"tiny": False},
         {"clock_rates": (1.0,) * options.nodes},
         {"clock_offsets_ms": (0,) * options.nodes},
         {"sync_us": (200,) * options.nodes},

@@ -24,6 +24,7 @@ from mq9cluster.cluster import cluster as cluster_module
 from mq9cluster.cluster.raft_engine import RaftEngine
 from mq9cluster.domain import failpoints
 from mq9cluster.storage.errors import StorageFailed
+from tests.simulation import files
 from tests.simulation.checker import Violation
 from tests.simulation.clock import Scheduler
 from tests.simulation.loop import run
@@ -37,8 +38,10 @@ from tests.simulation.whole_core import CoreHistory
 from tests.simulation.whole_end import End
 from tests.simulation.whole_faults import FAULTS
 from tests.simulation.whole_history import BoxHistory, BoxKind
+from tests.simulation.whole_limits import tiny
 from tests.simulation.whole_node import EPOCH_MS, WholeNode
 from tests.simulation.whole_options import WholeOptions
+from tests.simulation.whole_traces import SimTracer
 from tests.simulation.whole_watch import Watch, watched
 
 EVENTS_MAX = 400_000  # several times what the busiest healthy run needs
@@ -60,6 +63,7 @@ class World:
         self.watch = Watch(self)
         self.agents = AgentsHistory(self)
         self.core = CoreHistory(self)
+        self.tracer = SimTracer(self)
         self.service = ""  # how the embedding service is: "", "slow", "broken" or "down"
         self.model = 1  # the embedding model that nodes are started with
         self.nodes: list[WholeNode] = []
@@ -113,6 +117,11 @@ class World:
     def now_s(self) -> float:
         """True time."""
         return self.scheduler.now_us / 1_000_000
+
+    @property
+    def wall_s(self) -> float:
+        """True Unix time."""
+        return EPOCH_MS / 1000 + self.now_s
 
     def broken(self, why: str) -> None:
         """A property does not hold."""
@@ -176,7 +185,7 @@ class World:
         self.healed_us = max(1, self.scheduler.now_us)
         self.network.heal()
         self.network.weather = replace(self.options.weather, delay_us_max=2_000)
-        born = any(node.cluster_id for node in self.nodes)
+        born = any(node.is_member for node in self.nodes)
         if self.options.leave_one_out and born:  # all first members are needed for a birth
             # Of two clocks that differ nobody can tell which one is right: that one stays away.
             wrong = [node for node in self.nodes if self._clock_is_off(node)]
@@ -188,6 +197,7 @@ class World:
             if node.model != self.model:
                 node.crash(node.disk.unsynced)
             node.disk.full = node.disk.failing = False
+            node.disk.damaged.clear()
             node.disk.sync_us = 200
             node.disk.go_on()
             node.resume()
@@ -260,6 +270,7 @@ def _patched(world: World, engine_type: type[RaftEngine]) -> Iterator[None]:
     collecting = gc.isenabled()
     with (
         ExitStack() as patches,
+        files.installed(),
         patch.object(cluster_module, "Peers", partial(SimPeers, world.network)),
         patch.object(cluster_module, "RaftEngine", watched(world, engine_type)),
         # Of two clocks that differ either may be right; after a while nodes take the earlier rather
@@ -269,6 +280,8 @@ def _patched(world: World, engine_type: type[RaftEngine]) -> Iterator[None]:
         quiet.setLevel(logging.ERROR)
         quiet.addHandler(told)
         gc.disable()  # one run makes less garbage than the looking for it costs
+        if world.options.tiny:
+            patches.enter_context(tiny())
         if "registry" in world.options.features:
             patches.enter_context(installed(world))
         if any(fault.kind == "failpoint" for fault in world.options.plan):

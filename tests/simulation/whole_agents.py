@@ -341,13 +341,17 @@ def ask_everybody(
     agents: AgentsHistory, client: "Client", done: Callable[["Reply"], None], *, stale: bool
 ) -> None:
     """DISCOVER all, with nothing wrong any more; `done` hears the whole answer."""
+    if client.node is None:
+        return
     invoked_s = client.now_s
     body: Reply = {"limit": FOUND_MAX}
     if stale:
         body["consistency"] = "stale"
 
     def answered(reply: "Reply | None") -> None:
-        if reply is None or reply["error"] or reply.get("partial"):
+        if reply is None:
+            return  # the connection is gone; whoever wants to know asks again
+        if reply["error"] or reply.get("partial"):
             client.world.later(0.2, partial(ask_everybody, agents, client, done, stale=stale))
             return
         agents.found(reply, invoked_s, everybody=True, stale=stale)

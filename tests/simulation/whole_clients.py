@@ -6,16 +6,23 @@ node; what it held there is no longer its.
 """
 
 import random
-from base64 import b64decode
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from mq9cluster.domain.tracing import TRACEPARENT
 from mq9cluster.protocol import nats_headers
-from tests.simulation import whole_agents, whole_core
-from tests.simulation.whole_history import OFF_S, PRIORITIES, BoxHistory, GroupHistory, Sent
+from tests.simulation import whole_agents, whole_core, whole_wider
+from tests.simulation.whole_history import (
+    OFF_S,
+    PRIORITIES,
+    BoxHistory,
+    GroupHistory,
+    Sent,
+    decoded,
+)
 
 if TYPE_CHECKING:
     from tests.simulation.whole import World
@@ -109,6 +116,8 @@ class Client:
         number, connection = self._next, self.connection
         self._waiting[number] = answered
         data = body if isinstance(body, bytes) else orjson.dumps(body)
+        if "traces" in self.world.options.features and self.random.random() < 0.5:
+            headers = {**(headers or {}), TRACEPARENT: self.world.tracer.new_trace()}
         header = nats_headers.encode(headers.items()) if headers else None
 
         def heard(reply: bytes) -> None:
@@ -152,6 +161,8 @@ class Client:
             works += whole_agents.works(self)
         if "core" in features:
             works += whole_core.works(self)
+        if "visitors" in features:
+            works += whole_wider.works(self)
         return works
 
     def begin(self) -> None:
@@ -190,7 +201,7 @@ class Client:
         think_s = self.world.options.think_ms / 1000
         self.world.later(self.random.uniform(0, 2 * think_s), self.go_on)
 
-    def _code(self, box: BoxHistory, reply: Reply | None, invoked_s: float) -> str:
+    def code_of(self, box: BoxHistory, reply: Reply | None, invoked_s: float) -> str:
         """How a request to a mailbox ended: "" for well."""
         code = self.code(box.broken, reply)
         if code == "mailbox_not_found":
@@ -220,7 +231,7 @@ class Client:
         body |= {"ttl": kind.ttl_s, "max_msgs": kind.max_msgs}
 
         def answered(reply: Reply | None) -> None:
-            code = self._code(box, reply, invoked_s)
+            code = self.code_of(box, reply, invoked_s)
             if not code:
                 if box.name in self.world.created and not kind.ttl_s:
                     box.broken("was created twice")
@@ -261,12 +272,15 @@ class Client:
         headers |= {"mq9-key": sent.key} if sent.key else {}
         headers |= {"mq9-delay": str(sent.delay_s)} if sent.delay_s else {}
         headers |= {"mq9-ttl": str(sent.ttl_s)} if sent.ttl_s else {}
-        again = "retries" in self.world.options.features
-        headers |= {"Nats-Msg-Id": sent.payload} if again else {}
+        features = self.world.options.features
+        again = "retries" in features
+        headers |= {"Nats-Msg-Id": sent.payload} if again or self.world.options.tiny else {}
+        if "visitors" in features:
+            headers |= whole_wider.headers(self)
         invoked_s = self.now_s
 
         def answered(reply: Reply | None) -> None:
-            code = self._code(box, reply, invoked_s)
+            code = self.code_of(box, reply, invoked_s)
             if not code and reply is not None:
                 duplicate = reply.get("duplicate", False)
                 box.stored(sent, reply["msg_id"], self.now_s, duplicate=duplicate)
@@ -284,7 +298,7 @@ class Client:
         invoked_s, newest = self.now_s, dict(box.newest_of_key)
 
         def answered(reply: Reply | None) -> None:
-            if not self._code(box, reply, invoked_s) and reply is not None:
+            if not self.code_of(box, reply, invoked_s) and reply is not None:
                 self.world.seen["queried"] += 1
                 box.queried(decoded(reply), newest, invoked_s, self.now_s)
             self.next_soon()
@@ -296,7 +310,7 @@ class Client:
         invoked_s = self.now_s
 
         def answered(reply: Reply | None) -> None:
-            if not self._code(box, reply, invoked_s) and reply is not None:
+            if not self.code_of(box, reply, invoked_s) and reply is not None:
                 messages = decoded(reply)
                 box.in_order(messages)
                 for message in messages:
@@ -324,7 +338,7 @@ class Client:
 
         def answered(reply: Reply | None) -> None:
             count = -1
-            if not self._code(box, reply, invoked_s) and reply is not None:
+            if not self.code_of(box, reply, invoked_s) and reply is not None:
                 messages = decoded(reply)
                 count = len(messages)
                 until_s = invoked_s + ack_wait_s - OFF_S if timed else FOREVER_S
@@ -362,7 +376,7 @@ class Client:
         node, connection = self.node, self.connection
 
         def answered(reply: Reply | None) -> None:
-            code = self._code(box, reply, invoked_s)
+            code = self.code_of(box, reply, invoked_s)
             if not code:
                 self.world.seen["acked"] += 1
                 # Others may have been passed on meanwhile where a time was set.
@@ -394,7 +408,7 @@ class Client:
             group.maybe_done.add(msg_id)  # it may be a dead letter now
 
         def answered(reply: Reply | None) -> None:
-            if not self._code(box, reply, invoked_s):
+            if not self.code_of(box, reply, invoked_s):
                 self.world.seen["nacked"] += 1
                 if delay_s and not box.kind.max_deliver:
                     group.closed_until_s[msg_id] = invoked_s + delay_s - OFF_S
@@ -413,7 +427,7 @@ class Client:
         box.maybe_deleted.add(msg_id)
 
         def answered(reply: Reply | None) -> None:
-            if not self._code(box, reply, invoked_s):
+            if not self.code_of(box, reply, invoked_s):
                 self.world.seen["deleted"] += 1
                 box.deleted_s.setdefault(msg_id, self.now_s)
             self.next_soon()
@@ -424,11 +438,3 @@ class Client:
         """Go elsewhere, letting go of everything."""
         self.disconnect()
         self.next_soon()
-
-
-def decoded(reply: Reply) -> list[Reply]:
-    """The messages of a reply, payloads as text."""
-    messages: list[Reply] = reply["messages"]
-    for message in messages:
-        message["payload"] = b64decode(message["payload"]).decode()
-    return messages

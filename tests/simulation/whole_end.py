@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 from mq9cluster.machine.agents_read import all_agents
 from tests.simulation import whole_agents
 from tests.simulation.checker import Violation
-from tests.simulation.whole_clients import GROUP, Client, decoded
+from tests.simulation.whole_clients import GROUP, Client
 from tests.simulation.whole_core import FINAL, SERVICE, CoreSession
-from tests.simulation.whole_history import BoxHistory
+from tests.simulation.whole_history import BoxHistory, decoded
 from tests.simulation.whole_options import HOUR_MS
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 END_S_MAX = 25.0
 LOOK_S = 0.2
+
+Asking = Callable[[Client, Callable[[], None]], None]  # by whom, and what to call at the end
 
 
 class End:
@@ -59,21 +61,36 @@ class End:
     def _all_sent(self) -> Iterator[Any]:
         return (sent for box in self.world.boxes.values() for sent in box.sent.values())
 
-    async def _at(
-        self, node: "WholeNode", work: Callable[[Client, Callable[[], None]], None]
-    ) -> None:
+    async def _at(self, node: "WholeNode", work: Asking) -> None:
         """Have a fresh client at `node` do something, and wait until it has."""
+        done, until_s = False, self.world.now_s + END_S_MAX
+        while not done:
+            if self.world.now_s > until_s:
+                raise Violation(f"no answer at {node.name}")
+            await self.world.until(lambda: "" if node.serving else node.name, END_S_MAX, "is down")
+            done = await self._try_at(node, work)
+
+    async def _try_at(self, node: "WholeNode", work: Asking) -> bool:
+        """Whether it came to an end before the connection did: the node may be about to leave."""
         client = Client(self.world, 1_000 + self.world.seen["readers"])
         self.world.seen["readers"] += 1
         client.resting = True
-        client.node, done = node, asyncio.Event()
-        client.connection = node.connect(client._closed)
+        client.node, done, closed = node, asyncio.Event(), asyncio.Event()
+
+        def end() -> None:
+            client._closed()
+            closed.set()
+
+        client.connection = node.connect(end)
         work(client, done.set)
-        await self.world.until(
-            lambda: "" if done.is_set() else node.name, END_S_MAX, "no answer at"
-        )
+
+        def missing() -> str:
+            return "" if done.is_set() or closed.is_set() else node.name
+
+        await self.world.until(missing, END_S_MAX, "no answer at")
         self.world.must_hold()
         client.disconnect()
+        return done.is_set()
 
     async def _read_everything(self, node: "WholeNode") -> None:
         for box in self.world.boxes.values():
@@ -85,7 +102,9 @@ class End:
         newest = dict(box.newest_of_key)
 
         def answered(reply: dict[str, Any] | None) -> None:
-            if reply is None or reply["error"]:
+            if reply is None:
+                return
+            if reply["error"]:
                 raise Violation(f"QUERY of {box.name} after healing: {reply}")
             box.queried(_texts(reply), newest, invoked_s, self.world.now_s)
             done()

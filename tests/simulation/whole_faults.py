@@ -7,7 +7,10 @@ import random
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from mq9cluster.cluster import failing
 from mq9cluster.domain import failpoints
+from tests.simulation.database import SEQUENCE
+from tests.simulation.whole_meddling import meddle
 
 if TYPE_CHECKING:
     from tests.simulation.whole import World
@@ -61,7 +64,9 @@ def _failpoint(world: "World", luck: Luck) -> None:
             point for point in points if point.startswith(("snapshot.", "log.c", "vote", "run"))
         ]
         point = luck.choice(luck.choice([points, rare]))
-        node.process.trap = (point, luck.choice([1, 1, 2, 5, 20]))
+        action = luck.choice(["crash", "crash", "crash", "stall(300)", "stall(6000)"])
+        times = luck.choice([1, 1, 2, 5, 20])
+        node.process.trap = failing.hitting(f"{point}={action}@{times}", node.at_failpoint)
 
 
 def _leave(world: "World", luck: Luck) -> None:
@@ -171,6 +176,16 @@ def _clock_jump(world: "World", luck: Luck) -> None:
         node.clock.offset_ms += luck.choice([-HOUR_MS, HOUR_MS, -2_000, 2_000, 100])
 
 
+def _rotten_disk(world: "World", luck: Luck) -> None:
+    """A row cannot be read for a while: whoever reads it must not take it for absent."""
+    disk = _some(world, luck).disk
+    keys = [key for key in disk.rows if key != SEQUENCE]
+    if keys:
+        key = luck.choice(keys)
+        disk.damaged.add(key)
+        world.later(luck.choice(BACK_S), lambda: disk.damaged.discard(key))
+
+
 def _embedding_service(world: "World", luck: Luck) -> None:
     world.service = luck.choice(["slow", "broken", "down"])
     world.later(luck.choice(BACK_S), lambda: setattr(world, "service", ""))
@@ -205,6 +220,8 @@ FAULTS: dict[str, Callable[["World", Luck], None]] = {
     "full disk": _full_disk,
     "failing disk": _failing_disk,
     "clock jump": _clock_jump,
+    "rotten disk": _rotten_disk,
+    "meddling": meddle,
     "embedding service": _embedding_service,
     "another model": _another_model,
 }

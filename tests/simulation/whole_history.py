@@ -14,6 +14,7 @@ means *unknown*, never *no*.
   deleted to nobody.
 """
 
+from base64 import b64decode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -86,6 +87,7 @@ class BoxHistory:
         self.deleted_s: dict[int, float] = {}
         self.maybe_deleted: set[int] = set()
         self.newest_of_key: dict[str, int] = {}  # acknowledged
+        self.visited = False  # groups nobody keeps a history of may have read here
         self._by_id: dict[int, Sent] = {}
         self._broken = broken
 
@@ -170,7 +172,7 @@ class BoxHistory:
             return False
         if sent.msg_id in self.maybe_deleted or sent.msg_id in self.deleted_s or sent.key:
             return False  # keys: see `_check_keys`
-        return not (self.kind.retain_acked and self._may_be_done(sent))
+        return not (self.kind.retain_acked and (self.visited or self._may_be_done(sent)))
 
     def _may_be_done(self, sent: Sent) -> bool:
         return any(
@@ -265,6 +267,8 @@ class BoxHistory:
     def not_drained(self, name: str, now_s: float) -> list[str]:
         """Acknowledged messages that a group which reads everything never got nor finished."""
         group = self.groups.setdefault(name, GroupHistory())
+        if self.kind.retain_acked and self.visited:
+            return []  # what others were done with before this group began is gone
         return [
             f"{sent.payload} (id {sent.msg_id})"
             for sent in self.sent.values()
@@ -281,3 +285,12 @@ class BoxHistory:
 
 
 PRIORITIES = ("critical", "urgent", "normal")
+
+
+def decoded(reply: dict[str, Any]) -> list[dict[str, Any]]:
+    """The messages of a reply, payloads as text."""
+    messages: list[dict[str, Any]] = reply["messages"]
+    for message in messages:
+        if message.get("encoding") != "text":
+            message["payload"] = b64decode(message["payload"]).decode()
+    return messages

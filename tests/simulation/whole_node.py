@@ -9,24 +9,30 @@ import asyncio
 import random
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mq9cluster.broker.agents import Agents, no_codes
 from mq9cluster.broker.mailboxes import Mailboxes
 from mq9cluster.broker.router import Router
 from mq9cluster.broker.search_side import SearchSide
+from mq9cluster.broker.traced import TracedRouter
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.membership import MemberEvents, Membership
+from mq9cluster.cluster.scrubbing import Scrubbing
 from mq9cluster.cluster.search_thread import Searchable
+from mq9cluster.cluster.tracing import ParcelTraces
 from mq9cluster.domain.limits import DUPLICATE_WINDOW_MS_DEFAULT
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.routes import Routes
+from mq9cluster.node import NODE_ID_BYTES, NODE_NUMBER_DIGITS
 from mq9cluster.search.embedders import BUILT_IN
 from mq9cluster.storage.errors import StorageFailed
+from mq9cluster.storage.store import Store, open_store
 from tests.simulation.clock import NodeClock, NodeRandom
 from tests.simulation.database import SimDatabase
 from tests.simulation.disk import Disk
+from tests.simulation.files import Files, SimPath
 from tests.simulation.process import PROCESS, Died, Process
 from tests.simulation.search import SERVICE
 from tests.simulation.whole_core import CoreSession
@@ -67,13 +73,15 @@ class WholeNode(MemberEvents):
             offset_ms=EPOCH_MS + options.clock_offsets_ms[number - 1],
             rate=options.clock_rates[number - 1],
         )
+        self.files = Files(self.disk, f"files/{options.seed}/{name}")
+        self.files.open_database = self._open_database
         self.starts = 0
-        self.runs = 0  # the real one counts them in a synced file
-        self.cluster_id = ""  # likewise
+        self.is_member = False  # it has belonged to a cluster
         self.gone = False  # for good: its disk is lost
         self.states_taken = 0
         self.process: Process | None = None
-        self.database: SimDatabase
+        self.database: SimDatabase | None = None
+        self.refused: StorageFailed | None = None  # why the last start failed
         self.cluster: Cluster | None = None
         self.serving = False
         self.connections: dict[int, Callable[[], None]] = {}  # what tells the client of its end
@@ -96,32 +104,65 @@ class WholeNode(MemberEvents):
             self.process.enter(self._boot)
 
     def _boot(self) -> None:
-        world = self.world
-        self.database = SimDatabase(
-            self.disk, world.scheduler, partial(world.watch.state_moved, self)
-        )
-        seed = f"{world.options.seed}/{self.name}/{self.starts}"
+        seed = f"{self.world.options.seed}/{self.name}/{self.starts}"
+        tokens = NodeRandom(f"{seed}/id")
+        self.refused = None
+        try:
+            store = open_store(
+                SimPath(self.files, "/data"),  # type: ignore[arg-type]
+                self.name,
+                lambda: tokens.token(NODE_ID_BYTES).hex(),
+            )
+        except StorageFailed as error:
+            self._refuse(error)
+            return
+        database = self.database
+        assert database
         durability = Durability(
-            self.database,
+            database,
             self._failed,
-            self.database.offload,
-            self.database.seconds,
-            retention=world.options.retention,
-            checkpoint=lambda: None,
+            database.offload,
+            database.seconds,
+            retention=self.world.options.retention,
+            checkpoint=store.checkpoint,
         )
-        task = asyncio.get_running_loop().create_task(self._serve(durability, seed))
+        task = asyncio.get_running_loop().create_task(self._serve(store, durability, seed))
         task.add_done_callback(self._served)
 
-    async def _serve(self, durability: Durability, seed: str) -> None:
+    def _open_database(self, path: SimPath, on_synced: Callable[[int], None]) -> SimDatabase:
+        world = self.world
+        moved = partial(world.watch.state_moved, self)
+        self.database = SimDatabase(self.disk, world.scheduler, moved, path, on_synced)
+        return self.database
+
+    def _refuse(self, error: StorageFailed) -> None:
+        """The data directory could not be opened: a node says so and exits."""
+        self.world.seen["refused to start"] += 1
+        self.refused = error
+        assert self.process
+        self.process.die()
+        self.process = None
+        self.files.crash(power=False)
+        self.world.later(SUPERVISOR_S, self.start)
+
+    async def _serve(self, store: Store, durability: Durability, seed: str) -> None:
         search, searchable = None, None
         if "registry" in self.world.options.features:
             self.model = self.world.model
             served = "embedder" in self.world.options.features
             search = SearchSide(f"{SERVICE}{self.model}" if served else BUILT_IN, "")
             searchable = await search.open()
-        cluster = self.cluster = self._make_cluster(durability, searchable, seed)
-        await cluster.start(self.cluster_id)
-        self.cluster_id = cluster.meta.meta.cluster_id
+        cluster = self.cluster = self._make_cluster(store, durability, searchable, seed)
+        if "traces" in self.world.options.features:
+            cluster.traces = ParcelTraces(self.world.tracer, self.clock)
+        await cluster.start(store.cluster_id)
+        if not store.cluster_id:
+            store.set_cluster(cluster.meta.meta.cluster_id)
+        self.is_member = True
+        scrubbing = Scrubbing(
+            store.scrub(), store.database.rows_in_files, self._failed, self.clock.seconds
+        )
+        asyncio.get_running_loop().create_task(scrubbing.run(at_once=not store.scrubbed))
         if search:
             await search.start(cluster)
         self._open_broker(cluster, search, seed)
@@ -129,11 +170,11 @@ class WholeNode(MemberEvents):
         self.serving = True
 
     def _make_cluster(
-        self, durability: Durability, searchable: Searchable | None, seed: str
+        self, store: Store, durability: Durability, searchable: Searchable | None, seed: str
     ) -> Cluster:
         membership = Membership(
             name=self.name,
-            node_id=self.number,
+            node_id=int(store.node_id[:NODE_NUMBER_DIGITS], 16),
             listen=f"{self.name}:4222",
             addresses={node.name: "sim" for node in self.world.nodes},
             shards=self.world.options.shards,
@@ -141,12 +182,12 @@ class WholeNode(MemberEvents):
         )
         return Cluster(
             membership,
-            self.database,
+            store.database,
             durability,
             self.clock,
             NodeRandom(seed),
-            self._count_run(),
-            self._count_run,
+            store.incarnation,
+            store.sentinel.count_start,
             self,
         )
 
@@ -154,21 +195,28 @@ class WholeNode(MemberEvents):
         self._mailboxes = Mailboxes(
             cluster.shards,
             NodeRandom(f"{seed}/names"),
-            self.number,
+            cluster.me.node_id,
             cluster.incarnation,
-            DUPLICATE_WINDOW_MS_DEFAULT,
+            self._duplicate_window_ms(),
             WAITING_FETCHES_MAX,
         )
         embed = search.embedding.embed if search else no_codes
         agents = Agents(cluster.shards, embed, AGENT_TTL_S)
         discovery = search.discovery if search else _NoDiscovery()
-        self._router = Router(self._mailboxes, agents, discovery, self.clock)  # type: ignore[arg-type]
+        parts: Any = (self._mailboxes, agents, discovery, self.clock)
+        traces = cluster.traces
+        self._router = TracedRouter(traces, *parts) if traces else Router(*parts)
         chance = random.Random(seed)
         self._routes = Routes(cluster.peers.send_route, chance)
         for peer in cluster.peers.names:
             if cluster.peers.is_up(peer):
                 self._routes.on_up(peer)
         self.exchange = Exchange(asyncio.get_running_loop().call_soon, chance, self._routes)
+
+    def _duplicate_window_ms(self) -> int:
+        options = self.world.options
+        forgets = options.tiny and "retries" not in options.features
+        return 1_000 if forgets else DUPLICATE_WINDOW_MS_DEFAULT
 
     def _served(self, task: "asyncio.Task[None]") -> None:
         error = None if task.cancelled() else task.exception()
@@ -177,13 +225,9 @@ class WholeNode(MemberEvents):
         elif error is not None and not isinstance(error, Died):
             raise error
 
-    def _count_run(self) -> int:
-        self.runs += 1
-        return self.runs
-
     def _failed(self, error: BaseException) -> None:
         """The disk failed: a node says so and exits."""
-        if self.database.dead:
+        if self.database is None or self.database.dead:
             return
         if not isinstance(error, StorageFailed):
             raise error
@@ -197,7 +241,8 @@ class WholeNode(MemberEvents):
         if self.process is None:
             return
         cluster = self.cluster
-        self.database.dead = True
+        if self.database:
+            self.database.dead = True
         if cluster is not None:
             cluster.peers.die()
             self.states_taken += cluster.snapshots.counts.received
@@ -207,6 +252,8 @@ class WholeNode(MemberEvents):
         self._routes = self.exchange = self.search = None
         self.sessions.clear()
         self.serving = False
+        lost = self.disk.unsynced - keep
+        self.files.crash(power=lost > 0 or self.world.random.random() < 0.5)
         self.disk.crash(keep)
         self.world.watch.crashed(self)
         for told in connections.values():
@@ -366,16 +413,19 @@ class WholeNode(MemberEvents):
         process = PROCESS.get()
         if process is None or process.trap is None or not process.alive:
             return
-        name, left = process.trap
-        if name != point:
+        process.trap(point)
+
+    def at_failpoint(self, _: str, stall_ms: int | None) -> None:
+        """The failpoint that was set is reached: die, or stand still."""
+        if stall_ms is not None:
+            self.world.seen["stalled at a failpoint"] += 1
+            self.pause()
+            self.world.later(stall_ms / 1000, self.resume)
             return
-        process.trap = (name, left - 1)
-        if left == 1:
-            node = next(node for node in world.nodes if node.process is process)
-            world.seen["died at a failpoint"] += 1
-            node.crash(world.crash_keeps(node))
-            world.later(SUPERVISOR_S, node.start)
-            raise Died
+        self.world.seen["died at a failpoint"] += 1
+        self.crash(self.world.crash_keeps(self))
+        self.world.later(SUPERVISOR_S, self.start)
+        raise Died
 
 
 def _nobody_listens() -> None:

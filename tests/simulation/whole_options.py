@@ -32,6 +32,8 @@ FEATURES = (
     "reconnects",
     "browse",
     "core",
+    "visitors",  # every other way to read, and groups that come and go
+    "traces",
     "registry",
     "embedder",  # with the registry: a service beside the built-in one, and models that change
 )
@@ -56,6 +58,8 @@ FAULTS = (
     "full disk",
     "failing disk",
     "clock jump",
+    "rotten disk",
+    "meddling",
 )
 EMBEDDER_FAULTS = ("embedding service", "another model")  # where there is one
 
@@ -86,6 +90,7 @@ class WholeOptions:
     clock_rates: tuple[float, ...]
     retention: Retention
     weather: Weather
+    tiny: bool  # limits that a short run meets: `whole_limits`
     leave_one_out: bool  # after the faults one node stays away
     plan: tuple[Fault, ...] = field(default=())
 
@@ -120,6 +125,7 @@ class WholeOptions:
             ),
             retention=Retention(entries=draw.choice([2, 8, 8, 1_000]), entries_slack=2),
             weather=Weather(delay_us_min=100, delay_us_max=draw.choice([2_000, 10_000, 40_000])),
+            tiny=draw.random() < 0.35,
             leave_one_out=nodes > 1 and draw.random() < 0.3,
             plan=_plan(draw, seed, kinds, faults_ms),
         )
