@@ -23,13 +23,15 @@ async def open_embedder(setting: str, post: Post) -> Embedder:
     """The embedder beside the built-in one that `setting` names.
 
     Raises EmbedderMisconfigured, EmbedderUnavailable.
-    The model of an `openai:` service stands behind `#`: `openai:http://host/v1/embeddings#bge-m3`.
+    The model of an `openai:` service stands behind `#`: `openai:http://host/v1/embeddings#bge-m3`;
+    so may the name under which `fastembed` knows the files of a directory.
     """
     kind, _, where = setting.partition(":")
     if kind == "model2vec" and where:
         return await asyncio.to_thread(StaticModel, Path(where))
     if kind == "fastembed" and where:
-        return await asyncio.to_thread(FastEmbedModel, Path(where))
+        directory, _, model = where.partition("#")
+        return await asyncio.to_thread(FastEmbedModel, Path(directory), model)
     if kind == "vectors":
         dimensions, _, name = where.partition("#")
         if not dimensions.isdecimal() or not 1 <= int(dimensions) <= DIMENSIONS_MAX:

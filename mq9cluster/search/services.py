@@ -6,6 +6,7 @@ caller registers the agent with the built-in codes at once and brings these late
 """
 
 import asyncio
+import hashlib
 import importlib
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -93,25 +94,31 @@ class OpenAiService:
 
 
 class FastEmbedModel:
-    """A local ONNX model through the `fastembed` package, if that is installed."""
+    """A local ONNX model through the `fastembed` package, if that is installed.
+
+    Seen to work with fastembed 0.9.1, which takes the files of a model of its list only: `model`
+    names that one where the files' config.json has another name.
+    """
 
     floor = 0.0
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, model: str = "") -> None:
+        """Raises EmbedderMisconfigured."""
         try:
             package = importlib.import_module("fastembed")
         except ImportError as error:
             raise EmbedderMisconfigured("fastembed:DIR needs the fastembed package") from error
         try:
             config = orjson.loads((directory / "config.json").read_bytes())
-            name = config.get("_name_or_path") or directory.name
+            name = model or config.get("_name_or_path") or directory.name
+            content_hash = _hash_of(directory)
             self._model = package.TextEmbedding(
                 model_name=name, specific_model_path=str(directory), local_files_only=True
             )
-        except (OSError, ValueError) as error:
+            dimensions = len(next(iter(self._model.embed(["dimensions"]))))
+        except Exception as error:  # tokenizers and the runtime raise Exception itself
             raise EmbedderMisconfigured(f"{directory}: {error}") from error
-        dimensions = len(next(iter(self._model.embed(["dimensions"]))))
-        self.id = EmbedderId("fastembed", str(name), "1", dimensions, "")
+        self.id = EmbedderId("fastembed", str(name), "1", dimensions, content_hash)
 
     async def embed_cards(self, cards: Sequence[AgentCard]) -> list[bytes | None]:
         """Codes of cards."""
@@ -125,4 +132,16 @@ class FastEmbedModel:
 
     def _embed(self, texts: Sequence[str]) -> list[bytes | None]:
         cut = [text[:TEXT_CHARS_MAX] for text in texts]
-        return [quantize(vector, self.id.dimensions) for vector in self._model.embed(cut)]
+        try:
+            return [quantize(vector, self.id.dimensions) for vector in self._model.embed(cut)]
+        except Exception as error:  # as above
+            raise EmbedderUnavailable(f"{self.id}: {error}") from error
+
+
+def _hash_of(directory: Path) -> str:
+    """Of all that decides what a model makes of a text."""
+    digest = hashlib.sha256()
+    for path in sorted([*directory.glob("*.onnx*"), directory / "tokenizer.json"]):
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

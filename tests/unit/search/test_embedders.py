@@ -219,16 +219,32 @@ async def test_fastembed_is_used_when_it_is_installed(tmp_path, monkeypatch):
         def __init__(self, **options):
             assert options["local_files_only"]
             assert options["specific_model_path"] == str(tmp_path)
+            self.known_as = options["model_name"]
+            if self.known_as == "unknown":
+                raise ValueError("not supported")
 
         def embed(self, texts):
+            if "mistake" in texts:
+                raise Exception("of the runtime's own kind")  # noqa: TRY002  as it does
             return (np.array([len(text), 1.0]) for text in texts)
 
     monkeypatch.setitem(
         sys.modules, "fastembed", types.SimpleNamespace(TextEmbedding=TextEmbedding)
     )
     (tmp_path / "config.json").write_text('{"_name_or_path": "some/model"}')
+    (tmp_path / "tokenizer.json").write_text("{}")
+    (tmp_path / "model.onnx").write_bytes(b"weights")
     embedder = await open_embedder(f"fastembed:{tmp_path}", Service().post)
     assert (embedder.id.name, embedder.id.dimensions) == ("some/model", 2)
+    with pytest.raises(EmbedderUnavailable, match="of the runtime's own kind"):
+        await embedder.embed_question("mistake")
+    named = await open_embedder(f"fastembed:{tmp_path}#its/name", Service().post)
+    assert named.id == embedder.id._replace(name="its/name")
+    (tmp_path / "model.onnx").write_bytes(b"other weights")
+    other = await open_embedder(f"fastembed:{tmp_path}", Service().post)
+    assert other.id.content_hash not in ("", embedder.id.content_hash)
+    with pytest.raises(EmbedderMisconfigured, match="not supported"):
+        await open_embedder(f"fastembed:{tmp_path}#unknown", Service().post)
     assert await embedder.embed_question("abc") == quantize([3.0, 1.0], 2)
     assert await embedder.embed_cards([card("abc")]) == [quantize([3.0, 1.0], 2)]
 
