@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sides = []
             for name, tree in (("base", options.base), ("this", HERE)):
                 if tree is not None:
-                    fleet = _fleet(home / name, options.nodes, tree)
+                    fleet = fleet_of(home / name, options.nodes, tree)
                     running = stack.enter_context(fleet.running())
                     sides.append(Side(name, running, loadgen.build()))
             _measure(sides, columns, options)
@@ -87,7 +87,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _fleet(home: Path, nodes: int, tree: Path) -> Fleet:
+def fleet_of(home: Path, nodes: int, tree: Path) -> Fleet:
     """Nodes of the checkout in `tree`: its package is found first from there."""
     fleet = mq9_fleet(home, nodes)
     return Fleet(tuple(replace(server, cwd=tree.resolve()) for server in fleet.servers))

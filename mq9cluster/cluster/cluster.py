@@ -54,7 +54,7 @@ from mq9cluster.storage.state import ShardState
 TICK_S: Final = 0.1
 TIMING: Final = Timing(heartbeat_ms=95)  # due at every tick: one message per peer for all groups
 WATCH_S: Final = 0.25
-OVERVIEW_S: Final = 1.0
+OVERVIEW_S: Final = 2.0  # each is four frames
 HAND_OVER_S_MAX: Final = 3.0
 
 _log = logging.getLogger(__name__)
@@ -402,7 +402,8 @@ class Cluster:
     @failpoint("raft.send")
     def _send(self, group: int, messages: Sequence[Message]) -> None:
         for message in messages:
-            self.peers.send_raft(message.peer, group, message.data, bulk=message.bulk)
+            peer, data, bulk, patient = message
+            self.peers.send_raft(peer, group, data, bulk=bulk, patient=patient)
 
     def _meta_changed(self) -> None:
         self._changed.set()

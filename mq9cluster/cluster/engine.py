@@ -56,12 +56,13 @@ class Members(NamedTuple):
 
 class Message(NamedTuple):
     """A message to a peer of the group, encoded by the engine. `bulk` ones carry entries, and let
-    the others overtake them.
+    the others overtake them; `patient` ones say nothing new, and leave with what leaves next.
     """
 
     peer: str
     data: bytes
     bulk: bool = False
+    patient: bool = False
 
 
 class Ready(NamedTuple):

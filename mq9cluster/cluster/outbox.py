@@ -2,6 +2,8 @@
 
 Putting never waits. One writer takes everything that gathered since its last write as one frame.
 What is urgent leaves first, but never all alone for ever: half of a full frame is for the rest.
+What is patient begins no frame for PATIENCE_S: it leaves with the next one that something else
+begins.
 Used by `peer_link` and `peer_service`.
 """
 
@@ -13,6 +15,7 @@ from typing import Final, Generic, TypeVar
 FRAME_BYTES_MAX: Final = 4 << 20  # of what is put together; beyond it urgent pieces wait too long
 PIECE_BYTES_MAX: Final = 60 << 20  # what one gRPC message holds, less its frame
 PIECE_BYTES: Final = 64  # what a piece costs beside its data: small ones fill memory too
+PATIENCE_S: Final = 0.15  # more than a node's tick, whose frame takes what waits along
 
 T = TypeVar("T")
 
@@ -20,7 +23,7 @@ T = TypeVar("T")
 class Outbox(Generic[T]):
     """Pieces in order, urgent ones before the others."""
 
-    __slots__ = ("_bytes_max", "_ready", "_urgent", "_waiting", "bytes")
+    __slots__ = ("_bytes_max", "_patience", "_ready", "_urgent", "_waiting", "bytes")
 
     def __init__(self, bytes_max: int) -> None:
         self.bytes = 0
@@ -28,8 +31,17 @@ class Outbox(Generic[T]):
         self._urgent: deque[tuple[T, int]] = deque()
         self._waiting: deque[tuple[T, int]] = deque()
         self._ready = asyncio.Event()
+        self._patience: asyncio.TimerHandle | None = None
 
-    def put(self, piece: T, size: int, *, urgent: bool = False, always: bool = False) -> bool:
+    def put(
+        self,
+        piece: T,
+        size: int,
+        *,
+        urgent: bool = False,
+        always: bool = False,
+        patient: bool = False,
+    ) -> bool:
         """Queue a piece; False where there is no room, unless `always`. An empty box has room."""
         if not always and (
             size > PIECE_BYTES_MAX or (self.bytes and self.bytes + size > self._bytes_max)
@@ -38,7 +50,11 @@ class Outbox(Generic[T]):
         size += PIECE_BYTES
         (self._urgent if urgent else self._waiting).append((piece, size))
         self.bytes += size
-        self._ready.set()
+        if not patient:
+            self._ready.set()
+        elif self._patience is None:
+            loop = asyncio.get_running_loop()
+            self._patience = loop.call_later(PATIENCE_S, self._ready.set)
         return True
 
     async def take(self) -> list[T]:
@@ -51,7 +67,7 @@ class Outbox(Generic[T]):
         room = self._move(self._urgent, taken, FRAME_BYTES_MAX - reserved)
         self._move(self._waiting, taken, room + reserved)
         if not self.bytes:
-            self._ready.clear()
+            self._taken_all()
         return taken
 
     def _move(self, source: deque[tuple[T, int]], taken: list[T], room: int) -> int:
@@ -71,5 +87,11 @@ class Outbox(Generic[T]):
         self._urgent.clear()
         self._waiting.clear()
         self.bytes = 0
-        self._ready.clear()
+        self._taken_all()
         return taken
+
+    def _taken_all(self) -> None:
+        self._ready.clear()
+        if self._patience:
+            self._patience.cancel()
+            self._patience = None

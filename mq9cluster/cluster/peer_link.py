@@ -88,9 +88,10 @@ class Link:
 
     # --- sending ---------------------------------------------------------------------------------
 
-    def send_raft(self, group: int, data: bytes, *, bulk: bool) -> None:
+    def send_raft(self, group: int, data: bytes, *, bulk: bool, patient: bool) -> None:
         """Queue a Raft message, or drop it."""
-        if not self.up or not self._raft.put((group, data), len(data), urgent=not bulk):
+        piece = (group, data)
+        if not self.up or not self._raft.put(piece, len(data), urgent=not bulk, patient=patient):
             self._dropped += 1
 
     def send_route(self, data: bytes) -> bool:
@@ -194,8 +195,10 @@ class Link:
             self._handler.on_down(self.name)
 
     async def _ping(self) -> NoReturn:
+        first = True
         while self._pulse.silent_s(self._loop.time()) <= SILENCE_S_MAX:
-            self._raft.put(None, 0, urgent=True, always=True)
+            self._raft.put(None, 0, urgent=True, always=True, patient=not first)
+            first = False
             await asyncio.sleep(PING_S)
         raise PeerUnavailable(f"no sign of life for {SILENCE_S_MAX} s")
 

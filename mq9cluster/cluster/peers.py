@@ -82,6 +82,7 @@ STREAMS: Final = ("Raft", "Requests", "Routes")
 SNAPSHOT: Final = "Snapshot"
 SNAPSHOT_CHUNK_BYTES_MAX: Final = 1 << 20  # two or three of them are in memory on either side
 MESSAGE_BYTES_MAX: Final = PIECE_BYTES_MAX + (4 << 20)  # the largest piece behind a full frame
+WINDOW_BYTES: Final = 4 << 20  # what a stream may be ahead of its reader: a full frame
 STOP_S_MAX: Final = 0.5  # for streams to end in order
 
 _log = logging.getLogger(__name__)
@@ -91,6 +92,8 @@ _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MESSAGE_BYTES_MAX),
     ("grpc.use_local_subchannel_pool", 1),  # a new channel must not inherit an old one's backoff
     ("grpc.so_reuseport", 0),  # a second process on the same port has to fail
+    ("grpc.http2.bdp_probe", 0),  # it pings to size windows: a quarter of an idle node's writes
+    ("grpc.http2.lookahead_bytes", WINDOW_BYTES),
     ("grpc.enable_retries", 0),  # the same Hello twice; and each message would be kept for it
     ("grpc.enable_http_proxy", 0),  # a proxy for the world is none between nodes
     ("grpc.service_config_disable_resolution", 1),  # no TXT look-ups before each connection
@@ -226,11 +229,16 @@ class Peers:
 
     # --- sending ---------------------------------------------------------------------------------
 
-    def send_raft(self, peer: str, group: int, data: bytes, *, bulk: bool = False) -> None:
-        """Queue a Raft message; dropped where the peer is down, unknown, or its outbox full."""
+    def send_raft(
+        self, peer: str, group: int, data: bytes, *, bulk: bool = False, patient: bool = False
+    ) -> None:
+        """Queue a Raft message; dropped where the peer is down, unknown, or its outbox full.
+
+        A `patient` one may wait a moment for others to leave with.
+        """
         link = self._links.get(peer)
         if link:
-            link.send_raft(group, data, bulk=bulk)
+            link.send_raft(group, data, bulk=bulk, patient=patient)
 
     def request(
         self, peer: str, kind: int, data: bytes, done: Callable[[PeerReply], None]

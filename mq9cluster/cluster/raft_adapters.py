@@ -141,6 +141,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self.now: list[tuple[str, RaftMessage]] = []
+        self.patient: list[tuple[str, RaftMessage]] = []  # nobody acts on them soon
         self.after_sync: list[tuple[str, RaftMessage]] = []
         self.acks: dict[str, AppendReply] = {}  # the newest of a turn says it all
         self.forced = False  # the leader asked for the election that is being started

@@ -332,6 +332,7 @@ class RaftEngine:
         self._settle()
         snapshots: Sequence[str] = ()
         now = [Message(peer, encode(message)) for peer, message in out.now]
+        now += [Message(peer, encode(message), patient=True) for peer, message in out.patient]
         if core.replication is not None:
             now += self._lead(core.replication)
             snapshots = core.replication.snapshots_needed()
@@ -339,7 +340,7 @@ class RaftEngine:
         later = [
             Message(peer, encode(message)) for peer, message in (*after, *sorted(out.acks.items()))
         ]
-        out.now, out.after_sync, out.acks = [], [], {}
+        out.now, out.patient, out.after_sync, out.acks = [], [], [], {}
         hard_state = self._journal.hard_state if self._journal.unsaved else None
         self._journal.unsaved = False
         unsaved = self._log.take_unsaved()

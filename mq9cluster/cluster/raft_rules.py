@@ -136,6 +136,7 @@ class Rules(State, SyncObj):
         self._make_node = node
         self._nodes: dict[str, Node] = {}
         self._heard_at = float("-inf")  # when the leader last spoke
+        self._last_beat: tuple[str, Heartbeat] | None = None
         self._votes: set[str] = set()
         self._prevotes: set[str] = set()
         self._prevote_term = 0  # the term whose election is being asked about; 0: none
@@ -366,10 +367,16 @@ class Rules(State, SyncObj):
                 self._SyncObj__raftMatchIndex[node] = self.replication.peers[peer].match
 
     def on_heartbeat(self, peer: str, heartbeat: Heartbeat) -> None:
-        """The leader is there."""
-        if self._follow(peer, heartbeat.term):
+        """The leader is there. To a heartbeat that only repeats the one before it, the answer can
+        wait for company: a leader acts on the lack of many, and idle nodes write half the frames.
+        """
+        followed = self._follow(peer, heartbeat.term)
+        if followed:
             self.commit_up_to(min(heartbeat.commit, self.log.last_index))
-        self.out.now.append((peer, HeartbeatReply(self.term, heartbeat.round)))
+        beat = (peer, heartbeat) if followed else None
+        answers = self.out.patient if beat and beat == self._last_beat else self.out.now
+        answers.append((peer, HeartbeatReply(self.term, heartbeat.round)))
+        self._last_beat = beat
 
     def on_heartbeat_reply(self, peer: str, reply: HeartbeatReply) -> None:
         """A follower is there."""
@@ -399,6 +406,7 @@ class Rules(State, SyncObj):
 
     def peer_lost(self, peer: str) -> None:
         """The connection to `peer` broke: what was under way is gone, and if it led, it may be."""
+        self._last_beat = None
         if self.replication is not None:
             self.replication.lost(peer)
         elif self.leader == peer:

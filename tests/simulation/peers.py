@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
+from mq9cluster.cluster.outbox import PATIENCE_S
 from mq9cluster.cluster.peers import (
     PING_S,
     SILENCE_S_MAX,
@@ -58,6 +59,7 @@ class SimLink:
         self.broken = False
         self.heard_s = peers.loop.time()
         self.offset_ms: int | None = None
+        self.patient: list[tuple[int, bytes]] = []
         self.requests: dict[int, SimRequest] = {}
         self.serving: dict[int, Callable[[], None] | None] = {}
         self.states_out: dict[int, asyncio.Queue[bytes | None]] = {}  # answers: None, it took one
@@ -68,6 +70,20 @@ class SimLink:
         """Send, if the process still lives."""
         if not self.peers.stopped:
             self.peers.network.send(self.peers.me.name, self.name, message)
+
+    def send_raft(self, group: int, data: bytes, *, patient: bool) -> None:
+        """What is patient leaves with what is not, or when its time is over."""
+        self.patient.append((group, data))
+        if not patient:
+            self.send_patient()
+        elif len(self.patient) == 1:
+            self.peers.loop.call_later(PATIENCE_S, self.send_patient)
+
+    def send_patient(self) -> None:
+        """Send what waits, in order."""
+        waiting, self.patient = self.patient, []
+        for group, data in waiting:
+            self.say("raft", group, data)
 
     def next_id(self) -> int:
         """A number for what is asked or sent."""
@@ -101,6 +117,7 @@ class SimLink:
         """A ping's time has passed."""
         if self.up and (self.broken or self.peers.loop.time() - self.heard_s > SILENCE_S_MAX):
             self.up = False
+            self.patient = []
             requests, self.requests = self.requests, {}
             for pending in requests.values():
                 pending.finish(Lost())
@@ -157,11 +174,13 @@ class SimPeers:
         self.stopped = True
         self.network.leave(self.me.name)
 
-    def send_raft(self, peer: str, group: int, data: bytes, *, bulk: bool = False) -> None:
+    def send_raft(
+        self, peer: str, group: int, data: bytes, *, bulk: bool = False, patient: bool = False
+    ) -> None:
         """Dropped where the peer is down."""
         del bulk
         if self._links[peer].up:
-            self._links[peer].say("raft", group, data)
+            self._links[peer].send_raft(group, data, patient=patient)
 
     def request(
         self, peer: str, kind: int, data: bytes, done: Callable[[PeerReply], None]

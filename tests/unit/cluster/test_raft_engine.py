@@ -136,6 +136,41 @@ def test_a_heartbeat_is_answered_at_once() -> None:
     assert (work.now, work.after_sync) == ([("b", HeartbeatReply(3, 8))], [])
 
 
+@pytest.mark.parametrize(
+    ("then", "patient"),
+    [
+        (Heartbeat(3, 1, 8), True),
+        (Heartbeat(3, 2, 8), False),  # more is committed
+        (Heartbeat(3, 1, 9), False),  # reads wait for the answer
+        (Heartbeat(4, 1, 8), False),
+        (Heartbeat(2, 1, 8), False),  # of a leader that must learn that it is none
+    ],
+)
+def test_only_the_answer_to_a_heartbeat_with_no_news_can_wait_for_company(
+    then: Heartbeat, patient: bool
+) -> None:
+    follower = Replica(terms=(1, 1))
+    assert _patience(follower, "b", Heartbeat(3, 1, 8)) == [False]
+    assert _patience(follower, "b", then) == [patient]
+
+
+def test_a_heartbeat_after_a_broken_connection_or_of_another_leader_is_answered_at_once() -> None:
+    follower = Replica()
+    beat = Heartbeat(3, 0, 8)
+    assert _patience(follower, "b", beat, beat) == [False, True]
+    follower.engine.peer_lost("b")
+    assert _patience(follower, "b", beat) == [False]
+    assert _patience(follower, "c", beat) == [False]
+
+
+def _patience(follower: Replica, leader: str, *beats: Heartbeat) -> list[bool]:
+    follower.hear(leader, *beats)
+    ready = follower.engine.ready()
+    assert ready is not None
+    follower.engine.synced(ready)
+    return [message.patient for message in ready.messages]
+
+
 def test_a_follower_hands_on_only_what_is_on_its_own_disk() -> None:
     follower = Replica()
     follower.hear("b", Append(1, 0, 0, 2, 0, entries(1, 1, 1)))

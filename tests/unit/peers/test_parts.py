@@ -66,6 +66,24 @@ async def test_taking_waits_for_something_and_again_after_everything_was_taken()
     assert await taking == [2]
 
 
+async def test_what_is_patient_leaves_with_what_is_not_and_in_its_order():
+    box = Outbox(MIB)
+    taking = asyncio.ensure_future(box.take())
+    box.put("patient", 1, urgent=True, patient=True)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not taking.done()
+    box.put("now", 1, urgent=True)
+    assert await taking == ["patient", "now"]
+
+
+async def test_what_is_patient_leaves_alone_in_the_end_each_time():
+    box = Outbox(MIB)
+    for piece in ("first", "second"):
+        box.put(piece, 1, patient=True)
+        assert await box.take() == [piece]
+
+
 def test_a_pulse_counts_silence_from_the_last_answer():
     pulse = Pulse(100.0)
     assert pulse.silent_s(103.0) == 3
