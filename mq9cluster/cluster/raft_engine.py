@@ -61,9 +61,9 @@ OPEN_BYTES_MAX = 64 * 1024 * 1024
 memory.
 """
 
-TAKE_BYTES_MAX = 8 * 1024 * 1024
-"""Handed on by one `take_committed`: a restart's backlog is applied in pieces, so that the loop
-keeps turning.
+TAKE_BYTES_MAX = 1024 * 1024
+"""Handed on by one `take_committed`: a restart's backlog is applied in pieces of some 10 ms, so that
+the loop keeps turning.
 """
 
 

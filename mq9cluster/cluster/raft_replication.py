@@ -4,7 +4,9 @@ Owned by `raft_engine`, its only caller, which makes it anew whenever it becomes
 `RaftLog`. Flow control is per follower and of three states, as in etcd's raft:
 
 - *probe*: the place where the logs agree is not known; one append at a time.
-- *stream*: appends leave one after the other without waiting, up to a window of messages and bytes.
+- *stream*: appends leave one after the other without waiting, up to a window of messages and bytes;
+  to a follower that is far behind, smaller ones and few at a time, so that clients do not wait
+  behind them.
 - *snapshot*: the follower needs entries that are gone; silent until the caller reports on the state
   it streams.
 """
@@ -37,6 +39,20 @@ a millisecond.
 
 INFLIGHT_BYTES_MAX = 16 * 1024 * 1024
 """Their bytes: what a dead follower's outbox may hold per group."""
+
+
+BEHIND_ENTRIES = 128
+"""A follower that was not sent so many entries catches up: what it is sent was not just proposed,
+but is read back, and nobody waits for it.
+"""
+
+CATCH_UP_BYTES_MAX = 256 * 1024
+"""Entries of one message then: about a millisecond of this loop, to read, copy and hand over; and
+on the other side what is written and synced at once.
+"""
+
+CATCH_UP_MESSAGES_MAX = 4
+"""Not answered then: a MiB at each round trip, far more than a shard takes in."""
 
 
 class Flow(Enum):
@@ -83,9 +99,14 @@ class Progress:
         """Appends with entries that were not answered."""
         return len(self._inflight)
 
-    @property
-    def window_open(self) -> bool:
+    def behind(self, last_index: int) -> bool:
+        """Whether it is being brought up to date, rather than kept so."""
+        return last_index - self.next >= BEHIND_ENTRIES
+
+    def window_open(self, last_index: int) -> bool:
         """Whether more entries may be under way."""
+        if self.behind(last_index):
+            return len(self._inflight) < CATCH_UP_MESSAGES_MAX
         return len(self._inflight) < INFLIGHT_MESSAGES_MAX and self._bytes < INFLIGHT_BYTES_MAX
 
     def may_send(self, last_index: int) -> bool:
@@ -94,7 +115,7 @@ class Progress:
             return not self.paused
         if self.flow is Flow.SNAPSHOT:
             return False
-        return self.prod or (self.next <= last_index and self.window_open)
+        return self.prod or (self.next <= last_index and self.window_open(last_index))
 
     def sent(self, last_index: int, size: int) -> None:
         """An append with entries up to `last_index` left (next - 1: an empty one)."""
@@ -245,13 +266,17 @@ class Replication:
             progress.needs_snapshot()
             return None
         append = made.get(start)
-        if append is None or not progress.window_open:
+        window_open = progress.window_open(log.last_index)
+        if append is None or not window_open:
             entries: Sequence[LogEntry] = ()
-            if progress.window_open:  # or it is only asked whether something was lost
+            if window_open:  # or it is only asked whether something was lost
                 stop = min(log.last_index + 1, start + APPEND_ENTRIES_MAX)
-                entries = log.entries(start, stop, APPEND_BYTES_MAX)
+                bytes_max = APPEND_BYTES_MAX
+                if progress.behind(log.last_index):
+                    stop, bytes_max = start + BEHIND_ENTRIES, CATCH_UP_BYTES_MAX
+                entries = log.entries(start, stop, bytes_max)
             append = Append(self._term, start - 1, log.term(start - 1), commit, round_, entries)
-            if progress.window_open:
+            if window_open:
                 made[start] = append
         last = start + len(append.entries) - 1
         progress.sent(last, sum(len(entry.data) for entry in append.entries))

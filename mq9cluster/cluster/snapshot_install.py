@@ -22,7 +22,7 @@ from mq9cluster.storage.state import (
 )
 
 STALL_S_MAX: Final = 10.0  # nothing moved for so long: given up
-UNSYNCED_BYTES_MAX: Final = 4 << 20  # so that no sync of others has to carry much more
+UNSYNCED_BYTES_MAX: Final = 1 << 20  # so that no sync of others has to carry much more
 
 
 class Holder(Protocol):

@@ -3,7 +3,7 @@
 Owned by `cluster`, which adds each group; the durability loop calls `send` for peers an engine has
 named, `peers` calls `receive` for what arrives. What travels is `snapshot_stream`'s.
 
-The leader reads all rows as of one moment, a piece a turn, resting as long as each piece took, no
+The leader reads all rows as of one moment, a piece a turn, resting three times as long as each took, no
 faster than gRPC takes them; meanwhile, and until the follower is close, the log is kept from there
 on. The follower writes them under a new epoch of its own, beside the state it has, and waits for
 the disk as it goes. Only when all came and match their checksums, and its engine still wants them,
@@ -40,6 +40,7 @@ from mq9cluster.storage.state import ShardState, drop_other_epochs
 
 TRANSFERS_MAX: Final = 2  # at a time, out of this node and into it: each costs the loop some turns
 RETRY_S: Final = 1.0  # after a failure, before the engine may name the peer again
+REST: Final = 3  # times what a piece took: a quarter of the loop's time at most, requests the rest
 FEED_S_MAX: Final = 60.0  # the log is kept no longer for a follower that comes no closer
 FEED_LOOK_S: Final = 0.1
 NEAR_ENTRIES: Final = 16  # so close to the leader that the usual tail of the log will do
@@ -224,7 +225,7 @@ class Snapshots:
             yield chunk
             self.counts.bytes_sent += len(chunk)
             patience.reschedule(self._loop.time() + STALL_S_MAX)
-            await asyncio.sleep(took_s)  # at most half of the loop's time; requests have the rest
+            await asyncio.sleep(REST * took_s)
         raise TransferBroken("leadership was lost")
 
     async def _feed(self, member: Member, peer: str, index: int) -> None:

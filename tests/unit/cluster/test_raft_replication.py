@@ -161,6 +161,41 @@ def test_a_message_holds_so_many_entries(monkeypatch: pytest.MonkeyPatch) -> Non
     assert [len(send.message.entries) for _ in range(3) for send in sends(replication)] == [2, 1]
 
 
+def test_a_follower_far_behind_is_sent_little_at_a_time_until_it_is_close(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(raft_replication, "BEHIND_ENTRIES", 4)
+    monkeypatch.setattr(raft_replication, "CATCH_UP_BYTES_MAX", 150)
+    monkeypatch.setattr(raft_replication, "CATCH_UP_MESSAGES_MAX", 2)
+    log, replication = leading()
+    sends(replication)
+    replication.replied("b", ok(1))
+    for _ in range(9):
+        log.append(5, b"x" * 60)
+    assert _entries_sent(replication) == [2, 2]  # the other five wait for an answer
+    assert replication.peers["b"].behind(log.last_index)
+    replication.replied("b", ok(3))
+    assert _entries_sent(replication) == [2, 3]  # it is close now
+
+
+def test_a_follower_almost_far_behind_is_sent_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(raft_replication, "BEHIND_ENTRIES", 4)
+    monkeypatch.setattr(raft_replication, "CATCH_UP_BYTES_MAX", 150)
+    log, replication = leading()
+    sends(replication)
+    replication.replied("b", ok(1))
+    for _ in range(4):
+        log.append(5, b"x" * 60)
+    assert _entries_sent(replication) == [4]
+
+
+def _entries_sent(replication: Replication) -> list[int]:
+    sizes = []
+    while found := sends(replication):
+        sizes += [len(send.message.entries) for send in found]
+    return sizes
+
+
 def test_a_follower_whose_entries_are_gone_gets_nothing_until_its_state_was_sent() -> None:
     _, replication = leading(1, 1, base=(10, 1))
     sends(replication)
