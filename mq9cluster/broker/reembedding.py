@@ -57,6 +57,7 @@ class Reembedding:
         self._open_model = open_model
         self._said = ""
         self._nothing: dict[tuple[int, str], dict[Missing, bytes]] = {}  # digests of wordless cards
+        self._dropped: set[tuple[int, str]] = set()  # this node, as leader, had them dropped
 
     async def run(self) -> None:
         """Look after it until cancelled.
@@ -117,12 +118,20 @@ class Reembedding:
         if not any(directory.accounts for directory in ready.values()):
             return [_Need(shard, dict.fromkeys(usable, 0), []) for shard in ready]
 
+        self._dropped = {dropped for dropped in self._dropped if dropped[1] in retired}
+        me = self._cluster.me.name
+        led = {shard for shard in ready if self._cluster.leader_of(shard) == me}
+
+        def left(shard: int, by: str) -> bool:
+            """A node that did not lead forgot them itself; the one that led may have died first."""
+            return shard in led and (shard, by) not in self._dropped
+
         def look() -> list[_Need]:
             return [
                 _Need(
                     shard,
                     {by: directory.missing_count(by) for by in usable},
-                    [by for by in retired if by in directory.embedders()],
+                    [by for by in retired if by in directory.embedders() or left(shard, by)],
                 )
                 for shard, directory in ready.items()
             ]
@@ -153,6 +162,7 @@ class Reembedding:
                 outcome = await self._propose(need.shard, [DropEmbedder(by)])
                 if isinstance(outcome[0], Refused):
                     continue
+                self._dropped.add((need.shard, by))
             if by in self._state.retired:
                 await self._thread.run(lambda by=by: directory.drop(by))  # type: ignore[misc]
 

@@ -10,6 +10,8 @@ import pytest
 from mq9cluster.broker import reembedding
 from mq9cluster.broker.reembedding import Reembedding
 from mq9cluster.cluster.embedders import Embedders
+from mq9cluster.domain.command import Command, DropEmbedder
+from mq9cluster.domain.outcome import Done, Outcome
 
 T = TypeVar("T")
 
@@ -96,3 +98,29 @@ async def test_a_look_that_fails_by_a_mistake_is_told_of_and_repeated(
     looking.cancel()
     await asyncio.gather(looking, return_exceptions=True)
     assert [r.levelname for r in caplog.records][:1] == ["ERROR"]
+
+
+async def test_a_new_leader_has_dropped_what_its_own_directory_has_forgotten_once() -> None:
+    node, looks = Node(), asyncio.Queue[None]()
+    proposed: list[Command] = []
+    node.embedders.retired.append(MODEL)
+    node.during = lambda: looks.put_nowait(None)
+    node.cluster.directories[0].drop = lambda _: None
+
+    def propose(command: Command, done: Callable[[Outcome], None]) -> None:
+        proposed.append(command)
+        done(Done())
+
+    node.cluster.shards = SimpleNamespace(all=[SimpleNamespace(propose=propose)])
+    node.cluster.leader_of = lambda _: "node2"
+    looking = asyncio.create_task(node.work().run())
+    async with asyncio.timeout(30.0):
+        await looks.get()
+        await looks.get()
+        assert proposed == []
+        node.cluster.leader_of = lambda _: "node1"
+        for _ in range(5):
+            await looks.get()
+    looking.cancel()
+    await asyncio.gather(looking, return_exceptions=True)
+    assert proposed == [DropEmbedder(MODEL)]
