@@ -62,8 +62,8 @@ memory.
 """
 
 TAKE_BYTES_MAX = 1024 * 1024
-"""Handed on by one `take_committed`: a restart's backlog is applied in pieces of some 10 ms, so that
-the loop keeps turning.
+"""Handed on by one `take_committed`: a restart's backlog is applied in pieces of some 10 ms, so
+that the loop keeps turning.
 """
 
 

@@ -3,13 +3,13 @@
 Owned by `cluster`, which adds each group; the durability loop calls `send` for peers an engine has
 named, `peers` calls `receive` for what arrives. What travels is `snapshot_stream`'s.
 
-The leader reads all rows as of one moment, a piece a turn, resting three times as long as each took, no
-faster than gRPC takes them; meanwhile, and until the follower is close, the log is kept from there
-on. The follower writes them under a new epoch of its own, beside the state it has, and waits for
-the disk as it goes. Only when all came and match their checksums, and its engine still wants them,
-one synced batch makes that epoch the state and empties the log (`durability.replace`); only then it
-answers. Whatever breaks before leaves the old state in place; what it leaves behind is dropped, at
-the next start at the latest.
+The leader reads all rows as of one moment, a piece a turn, resting three times as long as each
+took, no faster than gRPC takes them; meanwhile, and until the follower is close, the log is kept
+from there on. The follower writes them under a new epoch of its own, beside the state it has, and
+waits for the disk as it goes. Only when all came and match their checksums, and its engine still
+wants them, one synced batch makes that epoch the state and empties the log (`durability.replace`);
+only then it answers. Whatever breaks before leaves the old state in place; what it leaves behind
+is dropped, at the next start at the latest.
 """
 
 import asyncio
