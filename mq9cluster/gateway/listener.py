@@ -255,8 +255,11 @@ class Listener:
             fields["auth_required"] = True
         tls = self._tls
         if tls is not None:
-            required = tls.handshake is not Handshake.OPTIONAL
-            fields["tls_required" if required else "tls_available"] = True
+            if session.over_websocket:  # wss:// before INFO, whatever the others do; nats-server's
+                fields["tls_required"] = fields["tls_available"] = True
+            else:
+                required = tls.handshake is not Handshake.OPTIONAL
+                fields["tls_required" if required else "tls_available"] = True
             if tls.verify:
                 fields["tls_verify"] = True
         if session.nonce:

@@ -1,5 +1,5 @@
 """Real nodes with users, accounts and certificates, and real clients: nats-py, as applications use
-it. What nats-server would have said is compared in core/test_security.py.
+it. What nats-server would have said is compared in core (test_users, test_tls, test_reload).
 """
 
 import asyncio

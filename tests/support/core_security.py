@@ -15,6 +15,7 @@ from mq9cluster.gateway.settings import Settings
 from mq9cluster.gateway.tls import ClientTls, Handshake
 from tests.support.access import authenticator
 from tests.support.core_servers import CoreConfig, NatsServer, OurServer
+from tests.support.websocket import Browser
 from tests.support.wire import WAIT_S
 
 NOTHING_SAID = b"<nothing said>"
@@ -24,7 +25,7 @@ class OurSecureServer(OurServer):
     """Our listener, with the users of a TOML file."""
 
     def __init__(self, toml: str, tls: ClientTlsSettings | None, settings: Settings) -> None:
-        super().__init__(CoreConfig())
+        super().__init__(CoreConfig(websocket=tls is not None))
         self._toml = toml
         self._tls = tls
         self._settings = settings
@@ -119,6 +120,24 @@ async def talk(
         return Said({}, NOTHING_SAID, closed=True)
     finally:
         writer.transport.abort()
+
+
+async def talk_in_frames(port: int, data: bytes, tls: ssl.SSLContext) -> Said:
+    """The same over a websocket with TLS."""
+    try:
+        browser = await Browser.open(port, ssl=tls, server_hostname="localhost")
+        heard = await browser.rest(lambda: b"INFO " in browser.heard)
+        if browser.ended:
+            return Said({}, heard, closed=True)
+        info, _, browser.heard = heard.partition(b"\r\n")
+        told = json.loads(info.removeprefix(b"INFO "))
+        browser.send(data + b"PING\r\n")
+        heard = await browser.rest(lambda: b"PONG\r\n" in browser.heard)
+    except ssl.SSLError as error:
+        return Said({}, _alert(error), closed=True)
+    browser.abort()
+    shown = {key: told[key] for key in sorted(INFO_SECURITY & told.keys())}
+    return Said(shown, heard, closed=browser.ended)
 
 
 def _alert(error: ssl.SSLError) -> bytes:

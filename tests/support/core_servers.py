@@ -173,7 +173,7 @@ class NatsServer:
             found = re.search(r"Listening for client connections on [\d.]+:(\d+)", line)
             if found:
                 self.port = int(found[1])
-            found = re.search(r"Listening for websocket clients on ws://[\d.]+:(\d+)", line)
+            found = re.search(r"Listening for websocket clients on wss?://[\d.]+:(\d+)", line)
             if found:
                 self.ws_port = int(found[1])
             if "Server is ready" in line:

@@ -5,6 +5,7 @@ nothing of the project.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Self
 
 from wsproto import ConnectionType, WSConnection
@@ -80,10 +81,10 @@ class Browser:
                 assert not self.ended, "the server closed the connection"
                 await self._read()
 
-    async def rest(self) -> bytes:
-        """Everything until the server closes."""
+    async def rest(self, enough: Callable[[], bool] = lambda: False) -> bytes:
+        """Everything until it is `enough`, or the server closes."""
         async with asyncio.timeout(WAIT_S):
-            while not self.ended:
+            while not (self.ended or enough()):
                 await self._read()
         return self.heard
 

@@ -1,4 +1,4 @@
-"""TLS at the listener, apart from what conformance/core/test_security.py compares."""
+"""TLS at the listener, apart from what conformance/core/test_tls.py compares."""
 
 import ssl
 

@@ -1,45 +1,23 @@
-"""Users, permissions and TLS: the same configuration in both servers' words, the same bytes sent,
-and what they answer compared byte by byte.
-
-What differs on purpose is in DIFFERENCES, each with its test: ours allows less, or says more.
+"""Credentials and permissions: one configuration in both servers' words, the same bytes for
+both, and what they answer compared byte by byte.
 """
 
 import asyncio
 import base64
 import json
-from collections.abc import Callable, Iterator
 
 import nkeys
 import pytest
-from cryptography import x509
 
-from mq9cluster.config_tls import client_tls
 from mq9cluster.domain.nkeys import KeyPair, make_user
 from mq9cluster.domain.passwords import hashed
-from mq9cluster.gateway.settings import Settings
 from tests.conformance.core.script import Heard, play
-from tests.support.certificates import LOCALHOST, Authority
-from tests.support.core_security import OurSecureServer, Said, TheirSecureServer, talk
+from tests.conformance.core.secured import Both, user
 from tests.support.wire import WAIT_S, Wire
 
-REST = b',"verbose":false,"pedantic":false,"headers":true,"no_responders":true}\r\n'
 ALL_PERMISSIONS = (
     b"PUB x.ok 0\r\n\r\nPUB x.no 0\r\n\r\nPUB nope 0\r\n\r\nSUB in.a 1\r\nSUB nope 2\r\n"
 )
-
-DIFFERENCES = {
-    "an allowed `in.*` does not let `in.>` pass": "test_a_tail_is_not_covered_by_a_star",
-    "an empty list allows nothing": "test_an_empty_list_allows_nothing",
-    "who speaks in clear where TLS is needed is told so": "test_clear_text_is_told_so",
-    "a user without a password is refused at start": "test_what_is_wrong (unit/config)",
-    "a user who was removed is told why": "test_a_removed_user_is_told",
-}
-
-
-def user(name: str, password: str = "pw", more: bytes = b"") -> bytes:
-    who = json.dumps({"user": name, "pass": password}).encode()[:-1]
-    return b"CONNECT " + who + more + REST
-
 
 HASH_BCRYPT = hashed("pw", "bcrypt", 4)
 KEY: KeyPair = make_user()
@@ -162,64 +140,10 @@ CASES = {
     "another CONNECT that is wrong": user("ann") + b"SUB in.a 1\r\n" + user("denied", "PW"),
 }  # fmt: skip
 
-Ports = tuple[int, int]
-
-
-class Both:
-    """Our server and theirs with one configuration."""
-
-    def __init__(self, toml: str, conf: str, tls: tuple = (), **settings) -> None:
-        built = client_tls(*tls) if tls else None
-        self.ours = OurSecureServer(toml, built, Settings(**settings))
-        self.theirs = TheirSecureServer(conf)
-        self.ours.start()
-        self.theirs.start()
-
-    @property
-    def ports(self) -> Ports:
-        return self.ours.port, self.theirs.port
-
-    async def say(self, data: bytes, **how) -> tuple[Said, Said]:
-        ours, theirs = await asyncio.gather(*(talk(port, data, **how) for port in self.ports))
-        return ours, theirs
-
-    async def agree(self, data: bytes, **how) -> Said:
-        """What both said; fails where they did not say the same."""
-        ours, theirs = await self.say(data, **how)
-        assert ours.same() == theirs.same()
-        return ours
-
-    def reload(self, toml: str, conf: str) -> None:
-        self.ours.reload(toml)
-        self.theirs.reload(conf)
-
-    def end(self) -> None:
-        self.ours.end()
-        self.theirs.end()
-
-
-MakeBoth = Callable[..., Both]
-
-
-@pytest.fixture(scope="module")
-def both_with() -> Iterator[MakeBoth]:
-    made: list[Both] = []
-
-    def make(toml: str, conf: str, tls: tuple = (), **settings) -> Both:
-        made.append(Both(toml, conf, tls, **settings))
-        return made[-1]
-
-    yield make
-    for both in made:
-        both.end()
-
 
 @pytest.fixture(scope="module")
 def users(both_with) -> Both:
     return both_with(USERS_OURS, USERS_NATS)
-
-
-# --- credentials and permissions -----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -401,223 +325,6 @@ async def test_accounts_hear_nothing_of_each_other(both_with):
     assert b"503" in said[0][1]
 
 
-# --- TLS -----------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def authority(tmp_path_factory) -> Authority:
-    made = Authority(tmp_path_factory.mktemp("certificates"))
-    made.issue("server", names=LOCALHOST)
-    return made
-
-
-TlsBoth = Callable[..., Both]
-
-
-@pytest.fixture(scope="module")
-def tls_with(both_with, authority) -> TlsBoth:
-    """`tls_with("verify", "first")`: both servers with certificates."""
-    pair = authority.issue("server", names=LOCALHOST)
-    made: dict[tuple, Both] = {}
-
-    def make(verify: str, handshake: str, toml: str = "", conf: str = "") -> Both:
-        key = verify, handshake, toml
-        if key not in made:
-            words = {"no": "", "yes": ", verify: true", "map": ", verify_and_map: true"}[verify]
-            words += {"first": ", handshake_first: true", "auto": ', handshake_first: "auto"'}.get(
-                handshake, ""
-            )
-            text = (
-                f'tls {{ cert_file: "{pair.certificate_file}", key_file: "{pair.key_file}"'
-                f', ca_file: "{authority.file}"{words} }}\n{conf}\n'
-            )
-            if handshake == "optional":
-                text += "allow_non_tls: true\n"
-            files = (pair.certificate_file, pair.key_file, authority.file, verify, handshake)
-            made[key] = both_with(toml, text, files, auth_timeout_s=2.0)
-        return made[key]
-
-    return make
-
-
-@pytest.mark.parametrize(
-    ("handshake", "first"),
-    [("upgrade", False), ("first", True), ("auto", True), ("auto", False), ("optional", False)],
-)
-async def test_16_tls_begins_when_both_say(tls_with, authority, handshake, first):
-    said = await tls_with("no", handshake).agree(
-        b'CONNECT {"verbose":false,"protocol":1}\r\nSUB a 1\r\nPUB a 1\r\nx\r\n',
-        tls=authority.trusted(),
-        first=first,
-    )
-    assert said.data == b"MSG a 1 1\r\nx\r\nPONG\r\n"
-
-
-async def test_16_where_tls_is_optional_clear_text_is_served(tls_with):
-    said = await tls_with("no", "optional").agree(QUIET_ECHO)
-    assert said.info == {"tls_available": True, "nonce": 0}
-    assert said.data == b"MSG a 1 0\r\n\r\nPONG\r\n"
-
-
-QUIET_ECHO = b'CONNECT {"verbose":false}\r\nSUB a 1\r\nPUB a 0\r\n\r\n'
-
-
-@pytest.mark.parametrize("shown", ["nothing", "a stranger's", "a good one"])
-async def test_16_a_client_shows_a_certificate(tls_with, authority, tmp_path, shown):
-    strangers = Authority(tmp_path, "strangers")
-    client = {
-        "nothing": None,
-        "a stranger's": strangers.issue("zed"),
-        "a good one": authority.issue("good"),
-    }[shown]
-    said = await tls_with("yes", "upgrade").agree(QUIET_ECHO, tls=authority.trusted(client))
-    assert said.closed == (shown != "a good one")
-
-
-MAPPED = ("ann@x.org", "svc.x.org", "spiffe://x.org/a", "CN=bob,OU=ops,O=X Inc")
-MAPPED_OURS = "\n".join(
-    f'[[users]]\nuser = "{name}"\npermissions = {{ publish = "only.{number}" }}'
-    for number, name in enumerate(MAPPED)
-)
-MAPPED_NATS = "authorization { users: [%s] }" % ", ".join(  # noqa: UP031  braces
-    f'{{user: "{name}", permissions: {{publish: "only.{number}"}}}}'
-    for number, name in enumerate(MAPPED)
-)
-CERTIFIED = {
-    "email": ("", (x509.RFC822Name("ann@x.org"), x509.DNSName("other.x.org"))),
-    "email of nobody, dns name": ("", (x509.RFC822Name("zed@x.org"), x509.DNSName("svc.x.org"))),
-    "dns name": ("", (x509.DNSName("svc.x.org"),)),
-    "uri": ("", (x509.UniformResourceIdentifier("spiffe://x.org/a"),)),
-    "subject": ("CN=bob,OU=ops,O=X Inc", ()),
-    "subject in another order": ("O=X Inc,OU=ops,CN=bob", ()),
-    "subject with less": ("CN=bob,OU=ops", ()),
-    "subject with more": ("CN=bob,OU=ops,O=X Inc,C=DE", ()),
-    "nobody": ("CN=zed", ()),
-}
-
-
-@pytest.mark.parametrize("who", CERTIFIED)
-async def test_16_a_certificate_names_the_user(tls_with, authority, who):
-    subject, names = CERTIFIED[who]
-    client = authority.issue("client", subject=subject, names=names)
-    tries = b"".join(b"PUB only.%d 0\r\n\r\n" % number for number in range(len(MAPPED)))
-    both = tls_with("map", "upgrade", MAPPED_OURS, MAPPED_NATS)
-    for connect in (
-        b'CONNECT {"verbose":false}\r\n',
-        b'CONNECT {"verbose":false,"user":"svc.x.org"}\r\n',
-        b'CONNECT {"verbose":false,"user":"svc.x.org","pass":"x"}\r\n',
-    ):
-        await both.agree(connect + tries, tls=authority.trusted(client))
-
-
-async def test_16_over_tls_too_silence_ends_with_a_timeout(tls_with, authority):
-    both = tls_with("no", "upgrade", '[authorization]\ntoken = "t"', "authorization { token: t }")
-    said = await both.agree(b"", tls=authority.trusted(), ping=False)
-    assert said.data == b"-ERR 'Authentication Timeout'\r\n"
-
-
-async def test_16_a_handshake_that_does_not_come_ends_the_connection(tls_with):
-    heard = []
-    for port in tls_with("no", "upgrade").ports:
-        wire = await Wire.open(port)
-        heard.append(await wire.rest())
-        wire.close()
-    assert heard == [b"", b""]
-
-
-# --- reload --------------------------------------------------------------------------------------
-
-ACCOUNTS_NATS = """
-accounts {
-  A: {users: [{user: ann, password: %s %s}, {user: amy, password: pw}]}
-  B: {users: [{user: bob, password: pw}]}
-}
-"""
-ACCOUNTS_OURS = """
-[[accounts]]
-name = "A"
-[[accounts.users]]
-user = "ann"
-password = "%s"
-%s
-[[accounts.users]]
-user = "amy"
-password = "pw"
-[[accounts]]
-name = "B"
-[[accounts.users]]
-user = "bob"
-password = "pw"
-"""
-
-
-async def test_19_fewer_permissions_take_subscriptions_back(both_with):
-    both = both_with(ACCOUNTS_OURS % ("pw", ""), ACCOUNTS_NATS % ("pw", ""))
-    wires = [
-        await Wire.open(port, connect=user("ann") + b"SUB x 1\r\nSUB y grp 2\r\nSUB z 4\r\n")
-        for port in both.ports
-    ]
-    both.reload(
-        ACCOUNTS_OURS % ("pw", 'permissions = { subscribe = ["z"], publish = { deny = "q" } }'),
-        ACCOUNTS_NATS % ("pw", ", permissions: {subscribe: [z], publish: {deny: q}}"),
-    )
-    said = []
-    for wire in wires:
-        taken = sorted([await wire.until(b"\")'\r\n") for _ in range(2)])  # in any order
-        more = b"PUB q 0\r\n\r\nSUB x 9\r\nPUB z 1\r\nz\r\n"
-        said.append((taken, (await wire.answers(more)).replace(b"PING\r\n", b"")))
-        wire.abort()
-    assert said[0] == said[1]
-
-
-async def test_19_a_changed_password_ends_the_connection_and_no_other(both_with):
-    both = both_with(ACCOUNTS_OURS % ("pw", ""), ACCOUNTS_NATS % ("pw", ""))
-    wires = [await Wire.open(port, connect=user("ann")) for port in both.ports]
-    others = [await Wire.open(port, connect=user("bob")) for port in both.ports]
-    both.reload(ACCOUNTS_OURS % ("new", ""), ACCOUNTS_NATS % ("new", ""))
-    said = [(await wire.rest()).replace(b"PING\r\n", b"") for wire in wires]
-    assert said == [b"-ERR 'Authorization Violation'\r\n"] * 2
-    for wire, port in zip(others, both.ports, strict=True):
-        echoed = await wire.answers(b"SUB a 1\r\nPUB a 0\r\n\r\n")
-        assert echoed.replace(b"PING\r\n", b"") == b"MSG a 1 0\r\n\r\n"
-        assert (await talk(port, user("ann", "new"))).data == b"PONG\r\n"
-        assert b"Violation" in (await talk(port, user("ann"))).data
-    for wire in (*wires, *others):
-        wire.abort()
-
-
-TURNS = {
-    "a token changes": (
-        '[authorization]\ntoken = "a"', "authorization { token: a }",
-        '[authorization]\ntoken = "b"', "authorization { token: b }", True,
-    ),
-    "a token stays": (
-        '[authorization]\ntoken = "a"', "authorization { token: a }",
-        '[authorization]\ntoken = "a"\n', "authorization { token: a, timeout: 3 }", False,
-    ),
-    "credentials are asked for": ("", "", '[authorization]\ntoken = "b"',
-                                  "authorization { token: b }", True),
-    "nobody is asked any more": ('[authorization]\ntoken = "a"', "authorization { token: a }",
-                                 "", "", False),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("turn", TURNS)
-async def test_19_who_is_still_allowed_stays(both_with, turn):
-    toml, conf, toml_then, conf_then, ends = TURNS[turn]
-    both = both_with(toml, conf)
-    connect = b'CONNECT {"auth_token":"a","verbose":false}\r\n'
-    wires = [await Wire.open(port, connect=connect) for port in both.ports]
-    both.reload(toml_then, conf_then)
-    for wire in wires:
-        if ends:
-            said = (await wire.rest()).replace(b"PING\r\n", b"")
-            assert said == b"-ERR 'Authorization Violation'\r\n"
-        else:
-            assert b"MSG a 1 0" in await wire.answers(b"SUB a 1\r\nPUB a 0\r\n\r\n")
-        wire.abort()
-
-
 # --- where ours differs --------------------------------------------------------------------------
 
 
@@ -635,26 +342,3 @@ async def test_an_empty_list_allows_nothing(both_with):
     ours, theirs = await both.say(user("u") + b"PUB a 0\r\n\r\n")
     assert ours.data == b"-ERR 'Permissions Violation for Publish to \"a\"'\r\nPONG\r\n"
     assert theirs.data == b"PONG\r\n"
-
-
-@pytest.mark.parametrize(
-    "data", [b"CONNECT {}\r\nPING\r\n", b"PING\r\n", b"GET / HTTP/1.1\r\n\r\n"]
-)
-async def test_clear_text_is_told_so(tls_with, data):
-    ours, theirs = await tls_with("no", "upgrade").say(data)
-    assert ours.data == b"-ERR 'Secure Connection - TLS Required'\r\n"
-    assert (ours.closed, theirs.closed) == (True, True)
-    assert b"-ERR" not in theirs.data
-
-
-async def test_a_removed_user_is_told(both_with):
-    both = both_with(ACCOUNTS_OURS % ("pw", ""), ACCOUNTS_NATS % ("pw", ""))
-    wires = [await Wire.open(port, connect=user("ann")) for port in both.ports]
-    both.reload(
-        ACCOUNTS_OURS.replace('"ann"', '"gone"') % ("pw", ""),
-        ACCOUNTS_NATS.replace("ann", "gone") % ("pw", ""),
-    )
-    ours, _ = [(await wire.rest()).replace(b"PING\r\n", b"") for wire in wires]
-    assert ours == b"-ERR 'Authorization Violation'\r\n"
-    for wire in wires:
-        wire.close()
