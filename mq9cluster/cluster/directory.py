@@ -350,7 +350,7 @@ def _fitting(index: ShardIndex, agent: AgentRow | AgentChange) -> dict[str, byte
 def parse_registered(body: bytes) -> AgentCard | None:
     """The card, as REGISTER checked it; None for one that only a newer version takes."""
     try:
-        return parse_card(orjson.loads(body))
+        return parse_card(orjson.loads(body), body)
     except (Mq9Error, orjson.JSONDecodeError) as error:
         _log.warning("a card cannot be searched", extra={"why": str(error)})
         return None

@@ -11,10 +11,11 @@ they post.
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from mq9cluster.search.text import Analyzer
 
@@ -51,6 +52,8 @@ class SearchThread:
     """The thread, and the one beside it that builds graphs; implements `Searching`."""
 
     def __init__(self) -> None:
+        self._posted: deque[Callable[[], object]] = deque()
+        self._awake = False  # the thread will look at what is posted
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="graphs")
 
@@ -60,7 +63,23 @@ class SearchThread:
 
     def post(self, work: Callable[[], object]) -> None:
         """Do `work` behind all that was posted before; nobody waits for it."""
-        self._thread.submit(work).add_done_callback(_show_failure)
+        self._posted.append(work)
+        if not self._awake:  # handing in each by itself would cost more than many of them do
+            self._wake()
+
+    def _wake(self) -> None:
+        self._awake = True
+        self._thread.submit(self._do_posted).add_done_callback(_show_failure)
+
+    def _do_posted(self) -> None:
+        """In the thread: do what was posted by now; somebody may wait behind it."""
+        self._awake = False  # first: what is posted from now on is looked at again
+        try:
+            for _ in range(len(self._posted)):
+                self._posted.popleft()()
+        finally:
+            if self._posted and not self._awake:  # one of them failed
+                self._wake()
 
     def build(self, work: Callable[[], object], then: Callable[[], object]) -> None:
         """Do `work`, which touches nothing of anybody else, beside all others; then post `then`."""
@@ -78,7 +97,7 @@ class SearchThread:
         self._thread.shutdown(cancel_futures=True)
 
 
-def _show_failure(done: "Future[object]") -> None:
+def _show_failure(done: "Future[Any]") -> None:
     """An index that fails is a mistake of ours; the registry itself is not touched by it."""
     if not done.cancelled() and (error := done.exception()) is not None:
         _log.error("search failed", exc_info=error)

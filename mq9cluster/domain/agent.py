@@ -110,16 +110,18 @@ class AgentCard:
         )
 
 
-def parse_card(body: Mapping[str, object]) -> AgentCard:
-    """The card in a REGISTER body; InvalidField, InvalidRequest or InvalidMailAddress."""
-    registered = {key: value for key, value in body.items() if key != "_mq9"}
-    check_depth(registered)
-    try:
-        encoded = orjson.dumps(registered)
-    except (orjson.JSONEncodeError, RecursionError) as error:
-        raise InvalidRequest(f"not JSON: {error}") from error
-    if len(encoded) > CARD_BYTES_MAX:
-        raise InvalidRequest(f"a card may have {CARD_BYTES_MAX} bytes, this has {len(encoded)}")
+def parse_card(body: dict[str, object], encoded: bytes | None = None) -> AgentCard:
+    """The card in a REGISTER body; InvalidField, InvalidRequest or InvalidMailAddress.
+
+    `encoded`: of a card that was registered, whose bytes these are.
+    """
+    registered = body
+    if "_mq9" in body:
+        registered = {key: value for key, value in body.items() if key != "_mq9"}
+    if encoded is None:
+        encoded = _encode(registered)
+    elif _may_be_deep(encoded):
+        check_depth(registered)
     payload = registered.get("payload")
     return AgentCard(
         name=parse_name(registered.get("name")),
@@ -134,6 +136,24 @@ def parse_card(body: Mapping[str, object]) -> AgentCard:
         skills=_skills(registered.get("skills")),
         body=encoded,
     )
+
+
+def _encode(registered: dict[str, object]) -> bytes:
+    try:
+        encoded = orjson.dumps(registered)
+    except (orjson.JSONEncodeError, RecursionError) as error:
+        check_depth(registered)
+        raise InvalidRequest(f"not JSON: {error}") from error
+    if _may_be_deep(encoded):
+        check_depth(registered)
+    if len(encoded) > CARD_BYTES_MAX:
+        raise InvalidRequest(f"a card may have {CARD_BYTES_MAX} bytes, this has {len(encoded)}")
+    return encoded
+
+
+def _may_be_deep(encoded: bytes) -> bool:
+    """Whether a card opens so many brackets that `check_depth` has to look how they nest."""
+    return encoded.count(b"{") + encoded.count(b"[") > CARD_DEPTH_MAX
 
 
 def card_digest(body: bytes) -> bytes:
@@ -174,6 +194,8 @@ def parse_tags(field: str, raw: object) -> tuple[str, ...]:
 def _label(field: str, raw: object) -> str:
     if not isinstance(raw, str):
         raise InvalidField(field, "must be a string")
+    if raw.isascii() and raw.isprintable() and 1 <= len(raw) <= NAME_BYTES_MAX:
+        return raw
     try:
         size = len(raw.encode())
     except UnicodeEncodeError as error:

@@ -351,10 +351,11 @@ class ConceptEmbedder:
 def _understood(tokens: list[_Token]) -> list[_Evidence]:
     """The evidence for concepts in `tokens`, in their order."""
     evidence: list[_Evidence] = []
+    present = {key for token in tokens if token.keys for key in token.keys}
     for at, token in enumerate(tokens):
         for words, phrases in token.known:
             evidence += words
-            if phrases:
+            if phrases and not phrases.keys().isdisjoint(present):
                 around = tokens[max(0, at - NEIGHBOURS) : at + NEIGHBOURS + 1]
                 evidence += _phrases_among(phrases, around)
     return evidence
@@ -362,15 +363,13 @@ def _understood(tokens: list[_Token]) -> list[_Evidence]:
 
 def _phrases_among(phrases: dict[str, list[_Hit]], around: list[_Token]) -> list[_Evidence]:
     """The phrases whose other words stand around."""
-    partners = [key for token in around for key in token.keys if key in phrases]
-    if not partners:
-        return []
-    nearby = {key for token in around for key in token.keys}
+    nearby = dict.fromkeys([key for token in around for key in token.keys])
     return [
         (concept, weight)
-        for key in dict.fromkeys(partners)
+        for key in nearby  # in their order: sums of evidence must not depend on a set's
+        if key in phrases
         for others, concept, weight in phrases[key]
-        if others <= nearby
+        if others <= nearby.keys()
     ]
 
 

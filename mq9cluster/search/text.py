@@ -62,7 +62,7 @@ class Stems(dict[str, str]):
 
     def __missing__(self, word: str) -> str:
         short = word[:TERM_CHARS_MAX]
-        if not short.isalpha():  # numbers are many: not remembered
+        if len(short) >= _STEM_CHARS_MIN and not short.isalpha():  # numbers: not remembered
             return bare(short)
         if len(self) >= WORDS_CACHED_MAX:
             self.clear()
