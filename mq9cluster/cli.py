@@ -26,16 +26,9 @@ from mq9cluster import status as status_table
 from mq9cluster import user as new_user
 from mq9cluster.admin.logs import logging_to
 from mq9cluster.cluster.failing import BadFailpoints, arm_from
-from mq9cluster.config import (
-    DEV,
-    SERVE,
-    STATUS,
-    ConfigError,
-    Setting,
-    node_config,
-    prepare_directory,
-    resolve,
-)
+from mq9cluster.config import node_config, prepare_directory, resolve
+from mq9cluster.config_table import DEV, SERVE, STATUS, Setting
+from mq9cluster.config_values import ConfigError
 from mq9cluster.domain.passwords import HASHES
 from mq9cluster.node import NodeFailed, serve_until_stopped
 

@@ -34,7 +34,8 @@ from mq9cluster.cluster.peers import PeerTls
 from mq9cluster.cluster.scrubbing import Scrubbing
 from mq9cluster.cluster.search_thread import Searchable
 from mq9cluster.cluster.tracing import ParcelTraces
-from mq9cluster.config import Address, Config, ConfigError
+from mq9cluster.config import Config
+from mq9cluster.config_values import Address, ConfigError
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.listener import Listener, ServerName
 from mq9cluster.gateway.password_checks import PasswordChecks

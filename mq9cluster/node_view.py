@@ -34,7 +34,8 @@ from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.shard import Shard
 from mq9cluster.cluster.snapshots import TransferCounts
-from mq9cluster.config import Address, Config
+from mq9cluster.config import Config
+from mq9cluster.config_values import Address
 from mq9cluster.domain.measures import LATENCY_BOUNDS_S, SIZE_BOUNDS, Histogram
 from mq9cluster.domain.ports import Clock
 from mq9cluster.gateway.exchange import Exchange

@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from mq9cluster.config import Address
+from mq9cluster.config_values import Address
 
 ANSWER_S_MAX = 10.0
 WATCH_S = 1.0  # between two looks: elections take a second or two

@@ -133,6 +133,8 @@ def _decode_send(data: bytes) -> SendMessage:
         return SendMessage(ref, data[at:], priority)
     ttl_s, delay_s, key_bytes, meta_bytes, id_bytes, window_ms = _SEND_MORE.unpack_from(data, at)
     at += _SEND_MORE.size
+    if at + key_bytes + meta_bytes + id_bytes > len(data):
+        raise UnknownFormat("a SEND that was cut short")
     key = data[at : (at := at + key_bytes)]
     meta = data[at : (at := at + meta_bytes)]
     dedupe_id = data[at : (at := at + id_bytes)]

@@ -1,7 +1,7 @@
 """`python -m tests.fuzz NAME [libFuzzer options]`: one target under atheris, by hand.
 
 Needs `pip install atheris` in the virtual environment; `-max_total_time=300` ends it after five
-minutes. Found inputs are left in tests/fuzz/build/NAME.
+minutes. The corpus grows in tests/fuzz/build/NAME, and findings are left beside it.
 """
 
 import sys
@@ -22,7 +22,8 @@ def main() -> None:
     corpus.mkdir(parents=True, exist_ok=True)
     for number, seed in enumerate(SEEDS[name]):
         (corpus / f"seed{number}").write_bytes(seed)
-    atheris.Setup([sys.argv[0], str(corpus), *options], TARGETS[name])
+    found = f"-artifact_prefix={BUILD}/{name}-"
+    atheris.Setup([sys.argv[0], str(corpus), found, *options], TARGETS[name])
     atheris.Fuzz()
 
 

@@ -132,8 +132,8 @@ def peers(data: bytes) -> None:
         with contextlib.suppress(UnknownFormat):
             decode(data)
     with contextlib.suppress(UnknownFormat):
-        command = decode_command(data)
-        assert decode_command(encode_command(command)) == command
+        written = encode_command(decode_command(data))  # one way of writing it; data may be another
+        assert encode_command(decode_command(written)) == written
 
 
 class _Nowhere(asyncio.Transport):

@@ -287,3 +287,12 @@ def test_version_1_of_outcomes_is_these_bytes() -> None:
         b'"unregistered",1,""]]'
     )
     assert decode_outcomes(encode_outcomes(mixed)) == mixed
+
+
+def test_a_send_cut_short_before_its_payload_is_refused() -> None:
+    send = c.SendMessage(b"$G\0a", b"", key=b"key", meta=b"{}", dedupe_id=b"id")
+    whole = encode_command(send)
+    for length in range(len(whole)):
+        with pytest.raises(UnknownFormat):
+            decode_command(whole[:length])
+    assert decode_command(whole) == send

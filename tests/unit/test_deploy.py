@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from mq9cluster.admin import http
-from mq9cluster.config import SERVE, node_config, resolve
+from mq9cluster.config import node_config, resolve
+from mq9cluster.config_table import SERVE
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 K8S = DEPLOY / "k8s"

@@ -11,7 +11,7 @@ import pytest
 
 from mq9cluster.admin import monitoring
 from mq9cluster.cli import run
-from mq9cluster.config import Address
+from mq9cluster.config_values import Address
 from mq9cluster.status import show, watch
 from tests.unit.admin.stub import StubView
 

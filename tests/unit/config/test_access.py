@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mq9cluster.config import ConfigError, node_config
+from mq9cluster.config import node_config
+from mq9cluster.config_values import ConfigError
 from mq9cluster.domain.access import Permissions, Responses, Rule, SubjectRules, UseLimits, User
 from mq9cluster.domain.nkeys import make_user, parse_public
 from mq9cluster.domain.passwords import hashed

@@ -4,7 +4,8 @@ import ssl
 
 import pytest
 
-from mq9cluster.config import ConfigError, node_config
+from mq9cluster.config import node_config
+from mq9cluster.config_values import ConfigError
 from tests.support.certificates import LOCALHOST, Authority
 
 

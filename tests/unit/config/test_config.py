@@ -5,17 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from mq9cluster.config import (
-    DEV,
-    SERVE,
-    STATUS,
-    Address,
-    ConfigError,
-    PeerAddress,
-    node_config,
-    prepare_directory,
-    resolve,
-)
+from mq9cluster.config import node_config, prepare_directory, resolve
+from mq9cluster.config_table import DEV, SERVE, STATUS
+from mq9cluster.config_values import Address, ConfigError, PeerAddress
 
 
 def told(flags=None, environment=None, file=None):

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from mq9cluster.config import ConfigError, PeerTlsFiles, node_config
+from mq9cluster.config import PeerTlsFiles, node_config
+from mq9cluster.config_values import ConfigError
 
 PEM = Path(__file__).parent.parent / "peers" / "tls"
 GOOD = {
