@@ -178,11 +178,19 @@ class View:
         if self.parts is None:
             return InterestFacts(0, 0, 0, 0)
         tables = self.parts.exchange.accounts().values()
-        subscriptions = _Traffic(self.parts.listener).subscriptions
+        traffic = _Traffic(self.parts.listener)
         cached = sum(table.answers_cached for table in tables)
         inserts = sum(table.inserts for table in tables)
         removes = inserts - sum(table.count for table in tables)
-        return InterestFacts(subscriptions, cached, inserts, removes)
+        return InterestFacts(
+            traffic.subscriptions,
+            cached,
+            inserts,
+            removes,
+            traffic.in_messages,
+            sum(table.searches for table in tables),
+            [fanout for table in tables for fanout in table.fanouts()],
+        )
 
     def routes(self) -> Sequence[RouteFacts]:
         """One link to each other node."""

@@ -207,10 +207,12 @@ def subsz(
         "num_cache": interest.cached,
         "num_inserts": interest.inserts,
         "num_removes": interest.removes,
-        "num_matches": 0,
-        "cache_hit_rate": 0,
-        "max_fanout": 0,
-        "avg_fanout": 0,
+        "num_matches": interest.matches,
+        "cache_hit_rate": max(
+            0, 1 - interest.searches / interest.matches if interest.matches else 0
+        ),
+        "max_fanout": max(interest.fanouts, default=0),
+        "avg_fanout": sum(interest.fanouts) / len(interest.fanouts) if interest.fanouts else 0,
         **listed,
     }
 

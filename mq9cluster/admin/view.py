@@ -94,12 +94,18 @@ class SubscriptionFacts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class InterestFacts:
-    """The subscription table. How often it is asked is not counted: that is the hottest path."""
+    """The subscription table. `matches` is how many messages clients sent: how often it is asked is
+    not counted, for that is the hottest path. `searches`: the subject was not in the cache.
+    `fanouts`: of each subject in the cache, how many deliveries a message leads to.
+    """
 
     subscriptions: int
     cached: int
     inserts: int
     removes: int
+    matches: int = 0
+    searches: int = 0
+    fanouts: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -132,7 +132,15 @@ class _Node:
 class Interest:
     """Subscriptions by subject, of one account."""
 
-    __slots__ = ("_answers", "_literals", "_observer", "_root", "count", "inserts")
+    __slots__ = (
+        "_answers",
+        "_literals",
+        "_observer",
+        "_root",
+        "count",
+        "inserts",
+        "searches",
+    )
 
     def __init__(self, observer: InterestObserver | None = None) -> None:
         self._observer = observer
@@ -140,6 +148,7 @@ class Interest:
         self._root = _Node()
         self._answers: dict[bytes, Match] = {}
         self.count = self.inserts = 0
+        self.searches = 0  # subjects looked up that were not in the cache
 
     def add(self, subscription: Subscription) -> None:
         """Put `subscription` in; its subject must be valid."""
@@ -180,6 +189,7 @@ class Interest:
         """Everybody who gets a message published to `subject`."""
         answer = self._answers.get(subject)
         if answer is None:
+            self.searches += 1
             answer = self._find(subject)
             if len(subject) <= ANSWER_SUBJECT_BYTES_MAX:
                 if len(self._answers) >= ANSWERS_MAX:
@@ -216,6 +226,10 @@ class Interest:
     def answers_cached(self) -> int:
         """How many subjects the cache holds (/subsz)."""
         return len(self._answers)
+
+    def fanouts(self) -> list[int]:
+        """How many deliveries a message to each subject in the cache leads to (/subsz)."""
+        return [len(answer.plain) + len(answer.groups) for answer in self._answers.values()]
 
     def _find(self, subject: bytes) -> Match:
         places: list[_Place] = []

@@ -103,7 +103,7 @@ class StubView:
         return [replace(facts, cid=number + 1) for number in range(self.connection_count)]
 
     def interest(self):
-        return InterestFacts(7, 5, 9, 2)
+        return InterestFacts(7, 5, 9, 2, matches=40, searches=10, fanouts=(1, 3))
 
     def routes(self):
         return [ROUTE]

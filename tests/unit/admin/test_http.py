@@ -141,6 +141,8 @@ async def test_where_no_credential_is_configured_none_is_right(get, token):
 async def test_subsz_and_routez_answer(get):
     subsz = await json_of(get, "/subsz")
     assert (subsz["num_subscriptions"], subsz["num_removes"], subsz["total"]) == (7, 2, 0)
+    assert (subsz["num_matches"], subsz["cache_hit_rate"]) == (40, 0.75)
+    assert (subsz["max_fanout"], subsz["avg_fanout"]) == (3, 2)
     routez = await json_of(get, "/routez")
     assert (routez["num_routes"], routez["routes"][0]["remote_name"]) == (1, "node2")
 

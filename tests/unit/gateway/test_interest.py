@@ -113,3 +113,13 @@ def test_a_subject_with_an_empty_token_matches_nothing():
     table = Interest()
     table.add(sub(b">"))
     assert table.match(b"a..b") == NOBODY
+
+
+def test_searches_and_fanouts_tell_how_the_cache_serves():
+    table = Interest()
+    for sid in (b"1", b"2"):
+        table.add(Subscription(None, b"a.*", None, sid))
+    table.add(Subscription(None, b"a.b", b"group", b"3"))
+    for subject in (b"a.b", b"a.b", b"a.c", b"nobody"):
+        table.match(subject)
+    assert (table.searches, sorted(table.fanouts())) == (3, [0, 2, 3])
