@@ -179,6 +179,8 @@ class Snapshots:
         else:
             work = self._feed(member, peer, index)
             self._keep(self._feeding, (group.group, peer), work)
+        # Over before the engine hears: it may name the peer again in its very next turn.
+        self._sending.pop((group.group, peer), None)
         member.engine.snapshot_sent(peer, index)
         self._durability.wake(group)
 

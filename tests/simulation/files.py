@@ -1,5 +1,5 @@
 """A virtual file system per node, for what `storage.store` and `storage.sentinel` keep beside the
-database: `os`, `fcntl` and `Path`, as far as those use them.
+database, and `search.saved`: `os`, `fcntl` and `Path`, as far as those use them.
 
 Owned by a simulated node, and outlives its crashes. What is written can be read at once; a loss of
 power takes, of each file and each name, what was not synced, or not: the operating system may have
@@ -16,6 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from mq9cluster.search import saved
 from mq9cluster.storage import sentinel, store
 from tests.simulation.disk import Disk
 
@@ -31,6 +32,8 @@ class File:
 
 class Files:
     """The files of one node."""
+
+    system: "SimOs"  # while `installed`
 
     def __init__(self, disk: Disk, seed: str) -> None:
         self.disk = disk  # whose faults it shares
@@ -114,10 +117,21 @@ class SimPath:
         """Whether there is such a file or folder."""
         return self.text in self.files.names
 
-    def mkdir(self, *, parents: bool = False) -> None:
+    def with_suffix(self, suffix: str) -> "SimPath":
+        """The same with another end."""
+        return self.with_name(self.name.rpartition(".")[0] + suffix)
+
+    def mkdir(self, *, parents: bool = False, exist_ok: bool = False) -> None:
         """Make a folder."""
-        del parents
-        self.files.names[self.text] = File()
+        del parents, exist_ok
+        self.files.names.setdefault(self.text, File())
+
+    def open(self, mode: str, buffering: int) -> "SimStream":
+        """A file to be written anew."""
+        del mode, buffering
+        system = self.files.system
+        flags = system.O_CREAT | system.O_TRUNC | system.O_WRONLY
+        return SimStream(system, system.open(self, flags))
 
     def found(self) -> File:
         """The file. Raises FileNotFoundError."""
@@ -141,6 +155,28 @@ class SimPath:
     def replace(self, target: "SimPath") -> None:
         """Rename it, over another one."""
         self.files.names[target.text] = self.files.names.pop(self.text)
+
+
+class SimStream:
+    """A file that is open to be written, unbuffered."""
+
+    def __init__(self, system: "SimOs", descriptor: int) -> None:
+        self._system = system
+        self._descriptor = descriptor
+
+    def __enter__(self) -> "SimStream":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._system.close(self._descriptor)
+
+    def fileno(self) -> int:
+        """Its descriptor."""
+        return self._descriptor
+
+    def write(self, data: bytes) -> int:
+        """At the end."""
+        return self._system.write(self._descriptor, bytes(data))
 
 
 class SimOs:
@@ -242,7 +278,8 @@ def installed() -> Iterator[None]:
     """Virtual files for all nodes."""
     system = SimOs()
     with ExitStack() as patches:
-        for module in (store, sentinel):
+        patches.enter_context(patch.object(Files, "system", system, create=True))
+        for module in (store, sentinel, saved):
             patches.enter_context(patch.object(module, "os", system))
         patches.enter_context(patch.object(sentinel, "fcntl", SimLocks(system)))
         patches.enter_context(patch.object(store, "Database", SimDatabases))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from functools import cache
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 from zlib import crc32
@@ -17,7 +18,7 @@ from zlib import crc32
 import orjson
 
 from mq9cluster.broker import search_side
-from mq9cluster.cluster import search_thread
+from mq9cluster.cluster import directory_file, search_thread
 from mq9cluster.domain.errors import Mq9Error
 from mq9cluster.search.language import Language
 from mq9cluster.search.lexicon import load_lexicon
@@ -121,6 +122,7 @@ def installed(world: "World") -> Iterator[None]:
     with ExitStack() as patches:
         for owner, name, virtual in (
             (search_thread, "ThreadPoolExecutor", SimExecutor),
+            (directory_file, "time", SimpleNamespace(monotonic=float)),  # written in no time
             (search_side, "HttpPost", lambda _="": SimService(world)),
             (search_side, "load_lexicon", lambda: None),
             (search_side, "Language", lambda _: language()),

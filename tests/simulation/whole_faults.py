@@ -178,7 +178,13 @@ def _clock_jump(world: "World", luck: Luck) -> None:
 
 def _rotten_disk(world: "World", luck: Luck) -> None:
     """A row cannot be read for a while: whoever reads it must not take it for absent."""
-    disk = _some(world, luck).disk
+    node = _some(world, luck)
+    disk, names = node.disk, node.files.names
+    for name in sorted(names):  # a saved index is only a cache, and checked
+        if name.endswith(".index") and names[name].content and luck.random() < 0.5:
+            content = bytearray(names[name].content)
+            content[luck.randrange(len(content))] ^= 1 << luck.randrange(8)
+            names[name].content = bytes(content)
     keys = [key for key in disk.rows if key != SEQUENCE]
     if keys:
         key = luck.choice(keys)

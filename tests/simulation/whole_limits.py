@@ -13,6 +13,7 @@ from unittest.mock import patch
 from mq9cluster.broker import reembedding
 from mq9cluster.cluster import (
     directory,
+    directory_file,
     durability,
     embedders,
     finding_here,
@@ -70,6 +71,8 @@ TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
         },
     ),
     (directory, {"ROWS_PER_STEP": 2, "BEHIND_CHANGES_MAX": 4}),
+    (directory, {"SAVED_CHANGES_MIN": 2, "SAVED_LOOK_S": 0.3}),
+    (directory_file, {"REST_S_MIN": 0.5}),
     (embedders, {"RETIRED_MAX": 2}),
     (reembedding, {"CARDS_PER_STEP": 2, "CARDS_PER_LOOK_MAX": 4}),
     (finding_here, {"CARDS_PER_TURN": 2}),

@@ -27,6 +27,7 @@ from tests.simulation.disk import Disk
 from tests.simulation.mutants import ReadsAlone
 from tests.simulation.whole import simulate_whole
 from tests.simulation.whole_options import WholeOptions
+from tests.simulation.wider_mutants import WIDER_MUTANTS
 
 Patch = AbstractContextManager[Any]
 Broken = Callable[[], Patch]
@@ -195,6 +196,7 @@ WHOLE_MUTANTS: dict[str, Broken] = {
     "acknowledgements are not written": _forgets_acks,
     "ends of connections release nothing": _keeps_what_a_connection_held,
     "any clock may lead": _lets_any_clock_lead,
+    **WIDER_MUTANTS,
 }
 
 WHOLE_ENGINES = {"reads do not ask": ReadsAlone}

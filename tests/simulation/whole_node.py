@@ -44,6 +44,7 @@ EPOCH_MS = 1_700_000_000_000  # the wall clocks' beginning
 WAITING_FETCHES_MAX = 100
 AGENT_TTL_S = 300
 LATENCY_S = 0.001
+INDEXES = "/data/search"
 SUPERVISOR_S = 1.0  # until a node that ended by itself is started again
 
 
@@ -150,7 +151,8 @@ class WholeNode(MemberEvents):
         if "registry" in self.world.options.features:
             self.model = self.world.model
             served = "embedder" in self.world.options.features
-            search = SearchSide(f"{SERVICE}{self.model}" if served else BUILT_IN, "")
+            folder: Any = SimPath(self.files, INDEXES)
+            search = SearchSide(f"{SERVICE}{self.model}" if served else BUILT_IN, "", folder)
             searchable = await search.open()
         cluster = self.cluster = self._make_cluster(store, durability, searchable, seed)
         if "traces" in self.world.options.features:

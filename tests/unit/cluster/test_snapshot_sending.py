@@ -241,3 +241,20 @@ async def test_states_that_stand_at_the_same_place_hash_the_same(leader: Leader)
     assert leader.snapshots.state_hash(0) == leader.snapshots.state_hash(1)
     leader.write(1, b"n", b"samf")
     assert leader.snapshots.state_hash(0) != leader.snapshots.state_hash(1)
+
+
+async def test_a_follower_whose_log_is_gone_by_then_is_sent_the_state_once_more(
+    leader: Leader,
+) -> None:
+    """Seed 2038 of the simulator: the engine names it again as soon as it hears that the state was
+    sent, in the next turn of the durability loop; that was taken for a transfer under way.
+    """
+
+    def woken(_: object) -> None:
+        if len(leader.engine.told) == 1:
+            asyncio.get_running_loop().call_soon(leader.snapshots.send, 1, ("b",))
+
+    leader.snapshots._durability.wake = woken  # type: ignore[method-assign]
+    leader.snapshots.send(1, ("b",))
+    await leader.until_told(2)
+    assert [peer for peer, *_ in leader.carrier.streams] == ["b", "b"]
