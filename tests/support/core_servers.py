@@ -191,6 +191,9 @@ class NatsServer:
         self.conf.write_text(settings)
         self._process.send_signal(signal.SIGHUP)
 
+    def lame_duck(self) -> None:
+        self._process.send_signal(signal.SIGUSR2)
+
     def end(self) -> None:
         self._process.kill()
         self._process.wait()

@@ -2,6 +2,8 @@
 both, and what they answer compared byte by byte.
 """
 
+import asyncio
+
 import pytest
 
 from tests.conformance.core.secured import user
@@ -97,6 +99,22 @@ async def test_19_who_is_still_allowed_stays(both_with, turn):
         else:
             assert b"MSG a 1 0" in await wire.answers(b"SUB a 1\r\nPUB a 0\r\n\r\n")
         wire.abort()
+
+
+async def test_19_lame_duck_is_told_at_once_and_nobody_new_comes_in(both_with):
+    conf = 'lame_duck_duration: "30s"\nlame_duck_grace_period: "1s"\n'
+    both = both_with("", conf, lame_duck_s=0.5)
+    connect = b'CONNECT {"verbose":false,"protocol":1}\r\n'
+    wires = [await Wire.open(port, connect=connect) for port in both.ports]
+    both.theirs.lame_duck()
+    leaving = asyncio.create_task(asyncio.to_thread(both.ours.lame_duck))
+    for wire, port in zip(wires, both.ports, strict=True):
+        said = await wire.until(b'"ldm":true')
+        assert said.rpartition(b"\r\n")[2].startswith(b"INFO {")
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", port)
+        wire.abort()
+    await leaving
 
 
 # --- where ours differs --------------------------------------------------------------------------
