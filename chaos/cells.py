@@ -61,6 +61,7 @@ class Result:
     recoveries_s: list[float] = field(default_factory=list)
     took_s: float = 0.0
     folder: Path = Path()
+    note: str = ""  # what a reader should know of how it was played
 
     @property
     def title(self) -> str:

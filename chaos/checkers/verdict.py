@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 NAMED_MAX = 10  # of a thousand violations the first few tell enough
+TRAFFIC = "traffic"  # the checker that refuses a run in which too little happened
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,4 +27,4 @@ def too_little(done: dict[str, int], least: dict[str, int]) -> Verdict:
         for what, count in least.items()
         if done.get(what, 0) < count
     ]
-    return Verdict("traffic", sum(done.values()), missing)
+    return Verdict(TRAFFIC, sum(done.values()), missing)

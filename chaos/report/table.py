@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import Protocol
 
-from chaos.checkers.verdict import Verdict
+from chaos.checkers.verdict import TRAFFIC, Verdict
 
 HEAD = """# What the chaos suite found last
 
@@ -25,6 +25,7 @@ class Played(Protocol):
     """What the table needs of a result."""
 
     seed: str
+    note: str
     verdicts: list[Verdict]
     operations: int
     unknown: int
@@ -43,8 +44,8 @@ class Played(Protocol):
         """Whether it came out as it must."""
 
 
-def page(results: Sequence[Played]) -> str:
-    """All of it."""
+def page(results: Sequence[Played], revised: str, planned: int) -> str:
+    """All of it, so far; `revised`: what was checked out; `planned`: how many there are to be."""
     head = HEAD.format(
         day=time.strftime("%Y-%m-%d", time.gmtime()),
         cores=os.cpu_count(),
@@ -58,24 +59,27 @@ def page(results: Sequence[Played]) -> str:
         f"{sum(one.unknown for one in results):,} of unknown outcome, "
         f"{sum(one.faults for one in results)} faults. {said}\n"
     )
-    revision = _revision()
-    return head + "".join(_line(one, revision) for one in results) + total
+    if len(results) < planned:
+        total += f"\n**Not finished**: {len(results)} of {planned} were played.\n"
+    return head + "".join(_line(one, revised) for one in results) + total
 
 
-def _line(one: Played, revision: str) -> str:
+def _line(one: Played, revised: str) -> str:
     healing = max([one.whole_s, *one.recoveries_s])
-    looked = ", ".join(f"{v.checker} {v.looked}" for v in one.verdicts if v.checker != "traffic")
+    looked = ", ".join(f"{v.checker} {v.looked}" for v in one.verdicts if v.checker != TRAFFIC)
     found = "; ".join(f"{len(v.violations)} of {v.checker}" for v in one.verdicts if v.violations)
     verdict = "right" if one.right else "**WRONG**"
+    note = f" ({one.note})" if one.note else ""
     return (
-        f"| {one.title} | {one.seed}, {revision} | "
+        f"| {one.title} | {one.seed}, {revised} | "
         f"{one.operations:,} | {one.unknown:,} | {one.refused:,} | {one.faults} | "
         f"{one.outage_s:.1f} s | {healing:.1f} s | {looked} | "
-        f"{verdict}{': ' + found if found else ''} |\n"
+        f"{verdict}{': ' + found if found else ''}{note} |\n"
     )
 
 
-def _revision() -> str:
+def revision() -> str:
+    """What is checked out, and whether something of it was changed."""
     command = ("git", "describe", "--always", "--dirty", "--abbrev=12")
     done = subprocess.run(command, check=False, capture_output=True)
     return done.stdout.decode().strip() or "unknown"

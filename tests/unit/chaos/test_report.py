@@ -52,6 +52,7 @@ def test_a_run_in_which_nothing_happened_is_drawn_too(tmp_path: Path) -> None:
 class Played:
     title: str = "kill-leader"
     seed: str = "9"
+    note: str = ""
     verdicts: list[Verdict] = field(default_factory=lambda: [Verdict("mailboxes", 7)])
     operations: int = 1234
     unknown: int = 5
@@ -65,9 +66,13 @@ class Played:
 
 def test_the_table_has_a_line_a_run_and_says_what_was_wrong() -> None:
     wrong = Played("wipe", verdicts=[Verdict("nodes", 3, ["n1 serves"])], right=False)
-    text = page([Played(), wrong])
-    assert "| kill-leader | 9, " in text
+    text = page([Played(), wrong], "abc-dirty", 2)
+    assert "| kill-leader | 9, abc-dirty | " in text
     assert " | 1,234 | 5 | 6 | 2 | 1.2 s | 3.0 s | mailboxes 7 | right |" in text
     assert "**WRONG**: 1 of nodes |" in text
     assert "2 runs, 2,468 requests, 10 of unknown outcome, 4 faults. Not right: wipe." in text
-    assert "Violations: none." in page([Played()])
+    assert "Not finished" not in text
+    part = page([Played(note="a second try")], "abc", 2)
+    assert "| right (a second try) |" in part
+    assert "Violations: none." in part
+    assert "**Not finished**: 1 of 2 were played." in part
