@@ -106,7 +106,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
         process = handle._context.get(PROCESS)
         if process is not None and (process.paused or not process.alive):
             if process.alive:
-                process.hold(lambda: self._ready.append(handle))
+                timer = isinstance(handle, asyncio.TimerHandle)
+                process.hold(lambda: self._ready.append(handle), timer=timer)
             return
         with suppress(Died):
             handle._context.run(handle._callback, *handle._args)

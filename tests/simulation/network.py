@@ -5,7 +5,7 @@ says nothing about b to a. Messages carry whatever object the caller sends.
 """
 
 import random
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -46,7 +46,9 @@ class Network:
         self._scheduler = scheduler
         self._random = seeded
         self._handlers: dict[str, Handler] = {}
-        self._cut: set[tuple[str, str]] = set()
+        self._cut: Counter[tuple[str, str]] = Counter()
+        self._healed = 0
+        self._late: dict[tuple[str, str], list[Any]] = {}  # links that hold back, and what
         self._paused: set[str] = set()
         self._held: defaultdict[str, list[tuple[str, Any]]] = defaultdict(list)
 
@@ -77,20 +79,60 @@ class Network:
                 delay = due_us - self._scheduler.now_us
             self._scheduler.after(delay, lambda: self._deliver(source, target, message))
 
-    def cut(self, sources: Iterable[str], targets: Iterable[str]) -> None:
-        """Nothing gets from `sources` to `targets` any more, what is under way neither."""
+    def cut(self, sources: Iterable[str], targets: Iterable[str]) -> Callable[[], None]:
+        """Nothing gets from `sources` to `targets` any more, what is under way neither; what is
+        returned mends that cut, and no other.
+        """
         targets = tuple(targets)
-        self._cut |= {(source, target) for source in sources for target in targets}
+        links = {(source, target) for source in sources for target in targets}
+        self._cut.update(links)
+        healed = self._healed
 
-    def split(self, some: Iterable[str], others: Iterable[str]) -> None:
+        def mend() -> None:
+            if healed == self._healed:
+                self._cut = +(self._cut - Counter(links))
+
+        return mend
+
+    def split(self, some: Iterable[str], others: Iterable[str]) -> Callable[[], None]:
         """Cut both ways."""
         some, others = tuple(some), tuple(others)
-        self.cut(some, others)
-        self.cut(others, some)
+        there, back = self.cut(some, others), self.cut(others, some)
+
+        def mend() -> None:
+            there()
+            back()
+
+        return mend
+
+    def hold_back(self, source: str, target: str) -> None:
+        """What gets from `source` to `target` stays under way until `let_through`."""
+        self._late.setdefault((source, target), [])
+
+    @property
+    def holds_back(self) -> bool:
+        """Whether any link does."""
+        return bool(self._late)
+
+    def let_through(self, source: str, target: str) -> None:
+        """What was held back arrives now, cut or not: it was beyond the cut before."""
+        for message in self._late.pop((source, target), []):
+            self._arrive(source, target, message)
 
     def heal(self) -> None:
-        """All links work."""
+        """All links work; what is held back stays so."""
         self._cut.clear()
+        self._healed += 1
+
+    def let_all_through(self) -> None:
+        """Nothing is held back any more."""
+        for source, target in list(self._late):
+            self.let_through(source, target)
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether any link is."""
+        return bool(self._cut)
 
     def pause(self, node: str) -> None:
         """`node` reads nothing until it goes on; its messages wait, as in a kernel's buffers."""
@@ -106,6 +148,12 @@ class Network:
         if (source, target) in self._cut:
             self._drop(source, target)
             return
+        if (source, target) in self._late:
+            self._late[source, target].append(message)
+            return
+        self._arrive(source, target, message)
+
+    def _arrive(self, source: str, target: str, message: Any) -> None:
         if target in self._paused:
             self._held[target].append((source, message))
             return

@@ -28,6 +28,7 @@ class Process:
         self.paused = False
         self.trap: Callable[[str], None] | None = None  # told of every failpoint that is passed
         self._held: list[Callable[[], None]] = []
+        self._held_timers: list[Callable[[], None]] = []
         self._tasks: dict[asyncio.Task[Any], None] = {}
         self._failed: list[asyncio.Task[Any]] = []
 
@@ -47,9 +48,11 @@ class Process:
         finally:
             PROCESS.reset(token)
 
-    def hold(self, call: Callable[[], None]) -> None:
-        """Keep what falls due during a pause."""
-        self._held.append(call)
+    def hold(self, call: Callable[[], None], *, timer: bool = False) -> None:
+        """Keep what falls due during a pause. When it is over asyncio looks at sockets first, then
+        at `timer`s: what was asked meanwhile comes before anything notices how late it is.
+        """
+        (self._held_timers if timer else self._held).append(call)
 
     def pause(self) -> None:
         """Stand still."""
@@ -58,7 +61,7 @@ class Process:
     def resume(self) -> None:
         """Go on, with all that was held, in order."""
         self.paused = False
-        held, self._held = self._held, []
+        held, self._held, self._held_timers = [*self._held, *self._held_timers], [], []
         for at, call in enumerate(held):
             if self.paused:  # what was held has it stand still again
                 self._held[:0] = held[at:]
@@ -89,6 +92,7 @@ class Process:
             return
         self.alive = False
         self._held.clear()
+        self._held_timers.clear()
         token = PROCESS.set(self)  # what their ends still start belongs to the dead, too
         try:
             for task in list(self._tasks):

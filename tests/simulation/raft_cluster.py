@@ -14,6 +14,7 @@ from mq9cluster.cluster.engine import Members, MembersRefused, NotLeader
 from mq9cluster.cluster.raft_engine import RaftEngine
 from tests.simulation.checker import Checker, Violation
 from tests.simulation.clock import Scheduler
+from tests.simulation.late_answers import answer_late
 from tests.simulation.network import Network, Weather
 from tests.simulation.raft_node import SimNode
 
@@ -57,7 +58,7 @@ class Options:
         )
         return cls(
             seed=seed,
-            nodes=draw.choice([1, 2, 3, 3, 3, 3, 5, 5]),
+            nodes=draw.choice([1, 2, 3, 3, 3, 5, 5, 5]),
             spare=draw.choice([0, 0, 1]),
             pipeline=draw.choice([1, 1, 3]),
             sync_us=draw.choice([200, 5_000, 30_000]),
@@ -99,6 +100,7 @@ class RaftCluster:
             self.nodes[name].clock.rate = options.clock_rates[len(self.nodes) - 1]
         self.proposals = 0
         self.faults_done = 0
+        self.healed = False
 
     def run(self) -> None:
         """Faults, then healing. Raises Violation."""
@@ -135,16 +137,22 @@ class RaftCluster:
         self.random.choice(list(self.nodes.values())).compact(self.options.compact_keep)
 
     def _fault(self) -> None:
-        if self.scheduler.now_us < FAULTS_US:
+        if self.scheduler.now_us < FAULTS_US and not self.network.holds_back:
             self.faults_done += 1
             FAULTS[self.random.choice(self.options.faults)](self)
             if (
                 self.random.random() < HEALED_SOON
             ):  # or a cut would be the end of all that can happen
-                self.scheduler.after(self.random.randint(0, 1_500_000), self.network.heal)
+                self.scheduler.after(self.random.randint(0, 1_500_000), self._heal_links)
+
+    def _heal_links(self) -> None:
+        if not self.network.holds_back:  # a fault of several acts is left to itself
+            self.network.heal()
 
     def _heal(self) -> None:
+        self.healed = True
         self.network.heal()
+        self.network.let_all_through()
         self.network.weather = Weather()
         for node in self.nodes.values():
             node.disk.sync_us = 200
@@ -296,6 +304,7 @@ FAULTS: dict[str, Callable[[RaftCluster], None]] = {
     "forbid to lead": _forbid_to_lead,
     "change members": _change_members,
     "rumour": _rumour,
+    "late answers": answer_late,
 }
 
 

@@ -127,6 +127,41 @@ def test_a_cut_is_one_way_and_takes_what_is_under_way() -> None:
     assert seen == [("b", "through"), ("a", "healed")]
 
 
+def test_a_cut_is_mended_alone_and_healing_mends_all() -> None:
+    scheduler, net, seen = network(Weather())
+    mend = net.split("a", "b")
+    mend_too = net.cut("a", "b")
+    mend()
+    net.send("a", "b", "cut")
+    net.send("b", "a", "through")
+    scheduler.run(10_000)
+    net.heal()
+    mend_too()  # of a cut that is mended already
+    net.cut("b", "a")
+    net.send("a", "b", "healed")
+    net.send("b", "a", "cut again")
+    scheduler.run(20_000)
+    assert seen == [("b", "through"), ("a", "healed")]
+
+
+def test_what_is_held_back_arrives_late_and_in_order() -> None:
+    scheduler, net, seen = network(Weather())
+    net.hold_back("a", "b")
+    for number in range(3):
+        net.send("a", "b", str(number))
+        scheduler.run(10_000 * (number + 1))
+    net.send("b", "a", "the other way")
+    scheduler.run(50_000)
+    assert seen == [("b", "the other way")]
+    assert net.holds_back
+    net.let_all_through()
+    assert seen[1:] == [("a", "0"), ("a", "1"), ("a", "2")]
+    net.send("a", "b", "as usual")
+    scheduler.run(60_000)
+    assert seen[-1] == ("a", "as usual")
+    assert not net.holds_back
+
+
 def test_a_paused_node_hears_everything_when_it_goes_on() -> None:
     scheduler, net, seen = network(Weather())
     net.pause("b")

@@ -48,6 +48,7 @@ EVENTS_MAX = 400_000  # several times what the busiest healthy run needs
 LOOK_S = 0.2
 RECOVERY_S_MAX = 20.0  # a lease that runs out, a run that is ended, another begun, a state brought
 END_S_MAX = 25.0
+TRAPS = ("failpoint", "death at an install")  # faults that need failpoints
 OFF_MS = 500  # a clock so far off does not lead
 
 
@@ -246,6 +247,21 @@ class World:
     def _at_rest(self) -> str:
         return "a client waits" if any(client.busy for client in self.clients) else ""
 
+    # --- passers-by -------------------------------------------------------------------------------
+
+    def pass_by(self, node: WholeNode) -> None:
+        """Somebody comes to a node that stands still, and reads: what it answers when it goes on
+        must not be of the time before.
+        """
+        for box in self.boxes.values():
+            if box.created_s is not None and node.serving:
+                passer = Client(self, 2_000 + self.seen["passers-by"])
+                self.seen["passers-by"] += 1
+                passer.resting = True
+                passer.node = node
+                passer.connection = node.connect(passer._closed)
+                passer.query(box)
+
 
 class _Told(logging.Handler):
     """What nodes log of their own mistakes ends the run."""
@@ -284,7 +300,7 @@ def _patched(world: World, engine_type: type[RaftEngine]) -> Iterator[None]:
             patches.enter_context(tiny())
         if "registry" in world.options.features:
             patches.enter_context(installed(world))
-        if any(fault.kind == "failpoint" for fault in world.options.plan):
+        if any(fault.kind in TRAPS for fault in world.options.plan):
             failpoints.arm(partial(WholeNode.trapped, world))
         try:
             yield

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 7.0  # beyond what a node takes to say "timeout"
 LATENCY_US = 2_000
+WORK_S = (0.0, 0.5, 2.5, 9.0)  # on what was fetched; the last is longer than others wait for a node
 FOREVER_S = 1e9
 GROUP = "workers"
 NOT_DONE = frozenset({"unavailable", "overloaded", "mailbox_full", "mailbox_not_found"})
@@ -84,6 +85,11 @@ class Client:
             self._let_go_of_all()
             node.hang_up(self.connection)
             self._nobody_answers()
+
+    def may_lose_all(self, at_s: float) -> None:
+        """Its node stands still: from `at_s` on others may have what it holds, unknown to it."""
+        for box in self.world.boxes.values():
+            box.let_go(GROUP, self, at_s)
 
     def _closed(self) -> None:
         """The node closed the connection, or is gone."""
@@ -144,7 +150,7 @@ class Client:
 
     def _choose_works(self) -> list[Callable[[BoxHistory], None]]:
         features = self.world.options.features
-        works: list[Callable[[BoxHistory], None]] = [self.send] * 5 + [self.query]
+        works: list[Callable[[BoxHistory], None]] = [self.send] * 5 + [self.query] * 3
         if "groups" in features:
             works += [self.fetch] * 4 + [self.ack] * 3
         if "nack" in features and "groups" in features:
@@ -349,6 +355,8 @@ class Client:
                     self._held[box.name] = ids, reply["handout"], timed
             if done is not None:
                 done(count)
+            elif count > 0 and "slow work" in features and not self.world.healed_us:
+                self.world.later(draw.choice(WORK_S), self.go_on)
             else:
                 self.next_soon()
 

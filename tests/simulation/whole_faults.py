@@ -16,8 +16,12 @@ if TYPE_CHECKING:
     from tests.simulation.whole import World
     from tests.simulation.whole_node import WholeNode
 
-BACK_S = (0.1, 0.5, 1.0, 3.0, 6.5)  # of what goes away; the last is longer than a lease
+BACK_S = (0.1, 0.5, 1.0, 3.0, 7.5)  # of what goes away; the last is longer than a lease
+AWAY_S = 0.05  # after a pause, until others are heard again
+ASKED_S = 0.005  # before the end of a pause, so that it is waited for
 NO_TRAPS = ("database.", "sentinel.")  # steps of RocksDB's door, which is not there
+
+SWITCHES = ("snapshot.switch.after", "log.reset.after", "snapshot.switched.before")
 
 Luck = random.Random
 
@@ -69,21 +73,37 @@ def _failpoint(world: "World", luck: Luck) -> None:
         node.process.trap = failing.hitting(f"{point}={action}@{times}", node.at_failpoint)
 
 
+def _death_at_install(world: "World", luck: Luck) -> None:
+    """A follower falls behind, is brought a state, and dies while it is being switched to."""
+    led = [node for node in world.nodes if not world.leads(node)]
+    node = luck.choice(led or world.nodes)
+    if node.process is not None and not world.network.is_cut:  # or nobody could go on without it
+        node.process.trap = (luck.choice(SWITCHES), 1)
+        others = [other.name for other in world.nodes if other is not node]
+        world.later(luck.choice([1.0, 1.5, 2.0]), world.network.split([node.name], others))
+
+
 def _leave(world: "World", luck: Luck) -> None:
     _some(world, luck).leave()
 
 
 def _pause_one(world: "World", luck: Luck, node: "WholeNode") -> None:
+    """Stopped, or, as a machine that is moved, also out of the others' reach for that long."""
     process = node.process
     if process is None or process.paused:
         return
+    for_s, away = luck.choice([0.3, 1.0, 2.0, 4.5, 7.0]), luck.random() < 0.5
     node.pause()
+    if away:
+        others = [other.name for other in world.nodes if other is not node]
+        world.later(for_s + AWAY_S, world.network.split([node.name], others))
 
-    def resume() -> None:
+    def still_there(call: Callable[["WholeNode"], None]) -> None:
         if node.process is process:
-            node.resume()
+            call(node)
 
-    world.later(luck.choice([0.3, 1.0, 2.0, 4.5, 7.0]), resume)
+    world.later(for_s - ASKED_S, lambda: still_there(world.pass_by))
+    world.later(for_s, lambda: still_there(type(node).resume))
 
 
 def _pause(world: "World", luck: Luck) -> None:
@@ -96,8 +116,8 @@ def _pause_leader(world: "World", luck: Luck) -> None:
 
 def _cut_off(world: "World", luck: Luck, node: "WholeNode") -> None:
     others = [other.name for other in world.nodes if other is not node]
-    world.network.split([node.name], others)
-    world.later(luck.choice(BACK_S), world.network.heal)
+    mend = world.network.split([node.name], others)
+    world.later(luck.choice(BACK_S), mend)
 
 
 def _isolate(world: "World", luck: Luck) -> None:
@@ -115,25 +135,25 @@ def _shuffled(world: "World", luck: Luck) -> list[str]:
 def _halves(world: "World", luck: Luck) -> None:
     names = _shuffled(world, luck)
     cut = luck.randint(0, len(names))
-    world.network.split(names[:cut], names[cut:])
-    world.later(luck.choice(BACK_S), world.network.heal)
+    mend = world.network.split(names[:cut], names[cut:])
+    world.later(luck.choice(BACK_S), mend)
 
 
 def _one_way(world: "World", luck: Luck) -> None:
     names = _shuffled(world, luck)
     if luck.random() < 0.5:
-        world.network.cut(names[:1], names[1:])
+        mend = world.network.cut(names[:1], names[1:])
     else:
-        world.network.cut(names[1:], names[:1])
-    world.later(luck.choice(BACK_S), world.network.heal)
+        mend = world.network.cut(names[1:], names[:1])
+    world.later(luck.choice(BACK_S), mend)
 
 
 def _bridge(world: "World", luck: Luck) -> None:
     """One node hears everybody; the others hear only their half and that one."""
     names = _shuffled(world, luck)
     middle = (len(names) - 1) // 2
-    world.network.split(names[1 : 1 + middle], names[1 + middle :])
-    world.later(luck.choice(BACK_S), world.network.heal)
+    mend = world.network.split(names[1 : 1 + middle], names[1 + middle :])
+    world.later(luck.choice(BACK_S), mend)
 
 
 def _loss(world: "World", luck: Luck) -> None:
@@ -211,6 +231,7 @@ FAULTS: dict[str, Callable[["World", Luck], None]] = {
     "crash majority": _crash_majority,
     "power loss": _power_loss,
     "failpoint": _failpoint,
+    "death at an install": _death_at_install,
     "leave": _leave,
     "pause": _pause,
     "pause leader": _pause_leader,

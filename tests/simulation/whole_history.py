@@ -19,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-OFF_S = 1.0  # what a delay, a ttl or an ack_wait may be off, leaders with slightly other clocks
+OFF_S = 0.5  # what a delay, a ttl or an ack_wait may be off, leaders with slightly other clocks
 QUERY_MAX = 1_000
 MESSAGE_LOST = "message was lost"
 

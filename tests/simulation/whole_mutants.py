@@ -1,6 +1,7 @@
 """Brokers deliberately broken around their engines, to show that whole-node runs notice.
 
-Each is a patch of one thing, as somebody might get it wrong. `mutants` has the broken engines.
+Each is a patch of one thing, as somebody might get it wrong; never of a function with a failpoint:
+arming those would undo it. `mutants` has the broken engines.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,25 +10,28 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from mq9cluster.cluster import runs
+from mq9cluster.cluster import runs, snapshot_install
 from mq9cluster.cluster.clocks import ClusterClock
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.replica import Replica
-from mq9cluster.cluster.snapshot_install import Install
 from mq9cluster.domain.command import SendMessage
 from mq9cluster.domain.outcome import Outcome
-from mq9cluster.domain.ports import Family, Writes
+from mq9cluster.domain.ports import Family
 from mq9cluster.machine import apply, consumer_group, ends, hand_outs, rows
 from mq9cluster.machine import mailbox as mailboxes
 from mq9cluster.machine.codec import Parcel
 from mq9cluster.machine.sessions import Sessions
 from mq9cluster.machine.workspace import Workspace
+from mq9cluster.storage.database import STATE_FAMILIES
 from mq9cluster.storage.state import ShardState, switch_epoch
+from tests.simulation.database import SimBatch, SimDatabase
 from tests.simulation.disk import Disk
 from tests.simulation.mutants import ReadsAlone
 from tests.simulation.whole import simulate_whole
 from tests.simulation.whole_options import WholeOptions
 from tests.simulation.wider_mutants import WIDER_MUTANTS
+
+_SHARDS = STATE_FAMILIES[Family.SHARDS]  # where a shard's own row is, with its applied index
 
 Patch = AbstractContextManager[Any]
 Broken = Callable[[], Patch]
@@ -40,17 +44,17 @@ def _skips_the_sync() -> Patch:
 
 def _state_apart_from_index() -> Patch:
     """Rows in one batch, the applied index in the next."""
-    commit = ShardState.commit
+    write = SimDatabase.write
 
-    def in_two(state: ShardState, writes: Writes) -> None:
-        rows_alone, index_alone = Writes(), Writes()
-        rows_alone.ranges = writes.ranges
-        for family, changed in writes.rows.items():
-            (index_alone if family is Family.SHARDS else rows_alone).rows[family] = changed
-        commit(state, rows_alone)
-        commit(state, index_alone)
+    def in_two(database: SimDatabase, batch: SimBatch) -> None:
+        first, second = database.batch(), database.batch()
+        for change in batch.changes:
+            (second if change[0] == _SHARDS else first).changes.append(change)
+        for part in (first, second):
+            if part.changes:
+                write(database, part)
 
-    return patch.object(ShardState, "commit", in_two)
+    return patch.object(SimDatabase, "write", in_two)
 
 
 def _releases_early() -> Patch:
@@ -100,20 +104,12 @@ def _applies_parcels_twice() -> Patch:
 def _installs_in_two_steps() -> Patch:
     """A state is current before the log that leads to the old one is gone."""
 
-    def switch(install: Install, batch: Any) -> bool:
-        told, group, engine = install._told, install._member.group, install._member.engine
-        known = not engine.is_leader and group.log.hard_state.term >= told.term
-        if not known or not engine.snapshot_wanted(told.index, told.term):
-            install._decide(installed=False)
-            return False
-        install.begun = True
-        first = install._database.batch()
-        switch_epoch(install._database, told.group, install._new.epoch, first)
-        install._database.write(first)
-        group.log.reset(batch, told.index, told.term)
-        return True
+    def at_once(database: Any, shard: int, epoch: int, _: Any) -> None:
+        first = database.batch()
+        switch_epoch(database, shard, epoch, first)
+        database.write(first)
 
-    return patch.object(Install, "switch", switch)
+    return patch.object(snapshot_install, "switch_epoch", at_once)
 
 
 def _sends_a_state_with_a_row_missing() -> Patch:
@@ -128,12 +124,16 @@ def _sends_a_state_with_a_row_missing() -> Patch:
     return patch.object(ShardState, "everything", but_one)
 
 
-def _compacts_what_is_not_on_disk() -> Patch:
-    """Log entries go as soon as they are applied, synced state or not."""
+def _compacts_what_is_not_applied() -> Patch:
+    """Log entries go by their number, applied or not.
+
+    (That they go as soon as they are applied, the state not synced, is no fault with one log for
+    all writes, RocksDB's: what deletes them is behind what applied them.)
+    """
     put = Durability._put
 
     def hasty(durability: Durability, batch: Any, group: Any, ready: Any) -> None:
-        group.applied_on_disk = group.applied
+        group.applied_on_disk = group.log.last_index()
         put(durability, batch, group, ready)
 
     return patch.object(Durability, "_put", hasty)
@@ -189,7 +189,7 @@ WHOLE_MUTANTS: dict[str, Broken] = {
     "parcels are applied twice": _applies_parcels_twice,
     "a state is installed in two steps": _installs_in_two_steps,
     "a state is sent with a row missing": _sends_a_state_with_a_row_missing,
-    "the log goes before the state is on disk": _compacts_what_is_not_on_disk,
+    "the log goes before it is applied": _compacts_what_is_not_applied,
     "repeated sends are stored again": _forgets_who_sent,
     "what has expired is shown": _shows_what_has_expired,
     "reads do not wait for what is due": _reads_before_what_is_due,

@@ -19,6 +19,7 @@ from mq9cluster.broker.traced import TracedRouter
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.membership import MemberEvents, Membership
+from mq9cluster.cluster.runs import LEASE_S
 from mq9cluster.cluster.scrubbing import Scrubbing
 from mq9cluster.cluster.search_thread import Searchable
 from mq9cluster.cluster.tracing import ParcelTraces
@@ -45,6 +46,7 @@ WAITING_FETCHES_MAX = 100
 AGENT_TTL_S = 300
 LATENCY_S = 0.001
 INDEXES = "/data/search"
+ENDED_S_MIN = LEASE_S - 1.0  # so long its run goes on for sure: pings were under way, clocks differ
 SUPERVISOR_S = 1.0  # until a node that ended by itself is started again
 
 
@@ -265,6 +267,9 @@ class WholeNode(MemberEvents):
         """Stand still, as after SIGSTOP."""
         if self.process is not None:
             self.process.pause()
+            for client in self.world.clients:
+                if client.node is self:
+                    client.may_lose_all(self.world.now_s + ENDED_S_MIN)
 
     def resume(self) -> None:
         """Go on."""

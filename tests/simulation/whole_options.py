@@ -14,6 +14,8 @@ from mq9cluster.cluster.durability import Retention
 from tests.simulation.network import Weather
 
 HOUR_MS = 3_600_000
+INSTALLS = 0.1  # of seeds are about bringing a state to who is behind
+LONG_MS = 14_000  # of faults: leases run out in it, and others are given what was held
 
 FEATURES = (
     "groups",  # FETCH with a group, and ACK
@@ -36,6 +38,7 @@ FEATURES = (
     "traces",
     "registry",
     "embedder",  # with the registry: a service beside the built-in one, and models that change
+    "slow work",  # what was fetched is held for seconds
 )
 FAULTS = (
     "crash",
@@ -43,6 +46,7 @@ FAULTS = (
     "crash majority",
     "power loss",
     "failpoint",
+    "death at an install",
     "leave",
     "pause",
     "pause leader",
@@ -102,19 +106,28 @@ class WholeOptions:
         offsets = [draw.choice([0, 0, draw.randint(-200, 200)]) for _ in range(nodes)]
         if nodes > 1 and draw.random() < 0.25:
             offsets[draw.randrange(nodes)] += draw.choice([-1, 1]) * HOUR_MS
-        faults_ms = draw.choice([4_000, 5_000, 5_000, 6_000, 6_000, 14_000])
+        faults_ms = draw.choice([4_000, 5_000, 5_000, 6_000, 6_000, LONG_MS])
         if nodes == 1:  # fast, and with little that can happen
             faults_ms = 4_000
         sync_us = draw.choice([200, 200, 3_000, 20_000])
+        features = set(draw.sample(FEATURES, k=draw.randint(3, 10)))
+        if "slow work" in features:
+            features.add("groups")
+            if nodes > 1:
+                faults_ms = draw.choice([faults_ms, LONG_MS])
         kinds = draw.sample(FAULTS, k=draw.randint(1, 7))
-        features = tuple(sorted(draw.sample(FEATURES, k=draw.randint(3, 10))))
-        if {"registry", "embedder"} <= set(features):
+        if "slow work" in features and faults_ms == LONG_MS:
+            kinds = ["isolate", *kinds[:2]]  # few, so that a lease runs out and others live on
+        if {"registry", "embedder"} <= features:
             kinds += EMBEDDER_FAULTS
+        kept = draw.choice([2, 8, 8, 1_000])
+        if draw.random() < INSTALLS:
+            kinds, kept = ["death at an install", *kinds[:2]], 2
         return cls(
             seed=seed,
             nodes=nodes,
             shards=draw.choice([1, 2, 2, 3]),
-            features=features,
+            features=tuple(sorted(features)),
             clients=draw.choice([3, 5, 8]),
             think_ms=draw.choice([15, 30, 60]) * (3 if nodes == 1 else 1),
             faults_ms=faults_ms,
@@ -123,7 +136,7 @@ class WholeOptions:
             clock_rates=tuple(
                 draw.choice([1.0, 1.0, draw.uniform(0.95, 1.05)]) for _ in range(nodes)
             ),
-            retention=Retention(entries=draw.choice([2, 8, 8, 1_000]), entries_slack=2),
+            retention=Retention(entries=kept, entries_slack=2),
             weather=Weather(delay_us_min=100, delay_us_max=draw.choice([2_000, 10_000, 40_000])),
             tiny=draw.random() < 0.35,
             leave_one_out=nodes > 1 and draw.random() < 0.3,
@@ -151,7 +164,7 @@ class WholeOptions:
 
 
 def _plan(draw: random.Random, seed: int, kinds: list[str], until_ms: int) -> tuple[Fault, ...]:
-    period_ms = draw.choice([250, 600, 1_500])
+    period_ms = draw.choice([1_500, 4_000] if until_ms == LONG_MS else [250, 600, 1_500])
     plan: list[Fault] = []
     at_ms = draw.choice(
         [draw.randint(300, 1_500), draw.randint(1_500, 2_500)]
