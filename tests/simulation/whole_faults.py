@@ -78,7 +78,7 @@ def _death_at_install(world: "World", luck: Luck) -> None:
     led = [node for node in world.nodes if not world.leads(node)]
     node = luck.choice(led or world.nodes)
     if node.process is not None and not world.network.is_cut:  # or nobody could go on without it
-        node.process.trap = (luck.choice(SWITCHES), 1)
+        node.process.trap = failing.hitting(f"{luck.choice(SWITCHES)}=crash@1", node.at_failpoint)
         others = [other.name for other in world.nodes if other is not node]
         world.later(luck.choice([1.0, 1.5, 2.0]), world.network.split([node.name], others))
 
