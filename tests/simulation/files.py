@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 from mq9cluster.search import saved
 from mq9cluster.storage import sentinel, store
+from mq9cluster.storage.errors import StorageCorrupt
 from tests.simulation.disk import Disk
 
 MANIFEST_BYTES = 100
@@ -260,13 +261,18 @@ class SimDatabases:
     def open(
         path: SimPath, *, create: bool, limits: object, on_synced: Callable[[int], None]
     ) -> Any:
-        """The node's database; its MANIFEST begins anew, as RocksDB's does."""
+        """The node's database; its MANIFEST begins anew, as RocksDB's does, and an
+        empty one is refused, as there: the mark may be of the one before.
+        """
         del limits
         files, number = path.files, 0
         if create:
             files.write(path.text, b"")
         else:
-            number = int((path / "CURRENT").read_text("ascii").removeprefix("MANIFEST-"))
+            current = (path / "CURRENT").read_text("ascii").strip()
+            if not files.names[f"{path}/{current}"].content:
+                raise StorageCorrupt("storage: Corruption: no meta-nextfile entry in descriptor")
+            number = int(current.removeprefix("MANIFEST-"))
         files.write(f"{path}/MANIFEST-{number + 1:06d}", b"x" * MANIFEST_BYTES)
         files.write(f"{path}/CURRENT", b"MANIFEST-%06d\n" % (number + 1))
         assert files.open_database
