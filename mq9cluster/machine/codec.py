@@ -72,6 +72,10 @@ class UnknownFormat(Exception):
 # --- commands ------------------------------------------------------------------------------------
 
 
+# What reading fields that are missing, or of other kinds than ours write, may raise.
+_MALFORMED = (struct.error, AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
 def encode_command(command: Command) -> bytes:
     """The command's bytes."""
     if type(command) is SendMessage:
@@ -90,7 +94,7 @@ def decode_command(data: bytes) -> Command:
     """The command `data` says; raises UnknownFormat."""
     try:
         return _decode_command(data)
-    except (struct.error, IndexError, TypeError, ValueError) as error:
+    except _MALFORMED as error:
         raise UnknownFormat(f"a command of {len(data)} bytes: {error}") from error
 
 
@@ -129,6 +133,8 @@ def _decode_send(data: bytes) -> SendMessage:
     _, form, priority, ref_bytes = _SEND.unpack_from(data)
     at = 5 + ref_bytes
     ref = data[5:at]
+    if len(ref) < ref_bytes:
+        raise UnknownFormat("a SEND that was cut short")
     if form == _PLAIN:
         return SendMessage(ref, data[at:], priority)
     ttl_s, delay_s, key_bytes, meta_bytes, id_bytes, window_ms = _SEND_MORE.unpack_from(data, at)
@@ -285,6 +291,13 @@ def _outcome_fields(outcome: Outcome) -> list[Any]:
 
 def decode_outcomes(data: bytes) -> list[Outcome]:
     """The outcomes `data` says; raises UnknownFormat."""
+    try:
+        return _decode_outcomes(data)
+    except _MALFORMED as error:
+        raise UnknownFormat(f"outcomes of {len(data)} bytes: {error}") from error
+
+
+def _decode_outcomes(data: bytes) -> list[Outcome]:
     if data[:1] == _STORED:
         return [MessageStored(msg_id) for msg_id in _read_numbers(data[1:])]
     if data[:1] == _REPORTED:
@@ -366,7 +379,7 @@ def open_parcel(data: bytes) -> tuple[Parcel, list[Command | bytes]]:
     """
     try:
         return _open_parcel(data)
-    except (struct.error, IndexError, TypeError, ValueError) as error:
+    except _MALFORMED as error:
         raise UnknownFormat(f"a parcel of {len(data)} bytes: {error}") from error
 
 

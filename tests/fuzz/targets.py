@@ -32,6 +32,7 @@ from mq9cluster.machine.codec import (
     UnknownFormat,
     decode_command,
     decode_entry,
+    decode_outcomes,
     decode_parcel,
     encode_command,
     encode_entry,
@@ -128,7 +129,7 @@ def _answered(parse: Callable[..., object], *arguments: object) -> None:
 
 def peers(data: bytes) -> None:
     """What other nodes and the log hand to the state machine's codec."""
-    for decode in (decode_command, decode_parcel, decode_entry):
+    for decode in (decode_command, decode_parcel, decode_entry, decode_outcomes):
         with contextlib.suppress(UnknownFormat):
             decode(data)
     with contextlib.suppress(UnknownFormat):
@@ -291,6 +292,7 @@ SEEDS: dict[str, tuple[bytes, ...]] = {
         b"\x01" * 64,
         b"\x01" + b"\0" * 8 + b"\xff" * 4,
         *map(encode_command, COMMANDS),
+        b'J[["stored",1,true],["handed","1.2",[[0,5]],null],["refused","x","y"],["done"]]',
         encode_parcel(PARCEL_OF_NOBODY, list(map(encode_command, COMMANDS))),
         encode_entry(5, [encode_parcel(PARCEL_OF_NOBODY, [encode_command(COMMANDS[0])])]),
     ),

@@ -296,3 +296,17 @@ def test_a_send_cut_short_before_its_payload_is_refused() -> None:
         with pytest.raises(UnknownFormat):
             decode_command(whole[:length])
     assert decode_command(whole) == send
+
+
+@pytest.mark.parametrize("data", [b"\x0e\x00\x00[4]", b"\x0e\x00\x00[]", b"\x0e\x00\x00{}"])
+def test_a_command_whose_fields_are_of_other_kinds_is_refused(data: bytes) -> None:
+    with pytest.raises(UnknownFormat):
+        decode_command(data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"S1", b"R1234567", b"J", b"J[1]", b'J[["none"]]', b'J[["stored"]]', b"J{}1"]
+)
+def test_outcomes_that_are_none_are_refused(data: bytes) -> None:
+    with pytest.raises(UnknownFormat):
+        decode_outcomes(data)
