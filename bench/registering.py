@@ -37,7 +37,7 @@ from mq9cluster.search.lexicon import load_lexicon
 
 HERE = Path(__file__).resolve().parent.parent
 CONNECTIONS = 2  # to each node
-OUTSTANDING = 32  # on each connection
+OUTSTANDING = 64  # on each connection
 JOBS = ("REGISTER", "REPORT", "REPORT by mailbox")
 
 

@@ -42,6 +42,7 @@ BEGINNING_CHARS = 3  # no stemmer touches them: words that begin otherwise need 
 RUN_CHARS_MAX = 512  # of a text written without spaces
 TOKENS_MAX = 1_024  # of one field
 READING_CHARS_MAX = 64  # of a text that is remembered whole: a tag, the name of a skill
+ROWS_MIN = 256  # words of a card, usually fewer; those of the longest card need some 20 MB
 READINGS_MAX = 16_384  # some 10 MB
 FLOOR = 0.06  # hashed words of unrelated texts meet by chance: two deviations of that
 
@@ -151,6 +152,8 @@ class ConceptEmbedder:
         # is met again comes back.
         self._young = _Words(self._learn)
         self._old: dict[str, _Token] = {}
+        # Room for the codes of a card's words: asking the system for it costs more than the sums.
+        self._rows = np.empty((ROWS_MIN, DIMENSIONS), np.float32)
         self._short = lru_cache(maxsize=READINGS_MAX)(self._read)
 
     # ---- compiling
@@ -224,7 +227,11 @@ class ConceptEmbedder:
         if not weights:
             return None
         rows = np.frombuffer(b"".join(codes), np.int8).reshape(-1, DIMENSIONS)
-        words = np.array(weights, np.float32) @ rows.astype(np.float32)
+        if len(rows) > len(self._rows):
+            self._rows = np.empty((len(rows), DIMENSIONS), np.float32)
+        numbers = self._rows[: len(rows)]
+        numbers[...] = rows
+        words = np.array(weights, np.float32) @ numbers
         length = float(np.sqrt(words @ words))
         vector = words * (((1.0 - CONCEPT_SHARE**2) ** 0.5) / length) if length else words
         if strengths:
