@@ -29,6 +29,7 @@ from mq9cluster.search.vectors import Job
 ROWS_PER_STEP: Final = 128  # read in the event loop in about a millisecond while building
 BEHIND_CHANGES_MAX: Final = 100_000  # then building anew from the state is cheaper to hold
 BEHIND_BYTES_MAX: Final = 64 << 20
+SEEN_BEHIND_MAX: Final = 512  # heartbeats that wait for a question; it follows them in 0.2 ms
 SAVED_CHANGES_MIN: Final = 2_000  # a quarter of a second of indexing at the next start
 SAVED_LOOK_S: Final = 15.0  # between two looks whether there is that much to save
 
@@ -156,7 +157,10 @@ class Directory:
             self.rebuild()
             return
         version.behind.append(changes)
-        if version.ready.is_set():
+        if version.ready.is_set() and (
+            any(change.kind is not Change.SEEN for change in changes)
+            or self._posted[0] - self._done[0] >= SEEN_BEHIND_MAX
+        ):
             self._post_catch_up(version)
 
     def _post_catch_up(self, version: _Version) -> None:
@@ -168,8 +172,11 @@ class Directory:
     # --- in the search thread --------------------------------------------------------------------
 
     def index(self, account: str) -> ShardIndex | None:
-        """In the search thread: the agents of an account, where it has any."""
-        return self._version.indexes.get(account)
+        """In the search thread: the agents of an account, where it has any, as of now."""
+        version = self._version
+        if version.behind and version.ready.is_set():
+            self._catch_up(version)
+        return version.indexes.get(account)
 
     def embedders(self) -> set[str]:
         """Whose codes there are, by the last that was followed."""

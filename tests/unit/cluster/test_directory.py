@@ -324,3 +324,20 @@ async def test_graphs_are_there_after_a_restart(
     assert index is not None
     assert len(index.graphs()) == 1
     assert built == []
+
+
+async def test_heartbeats_wait_for_a_question_or_for_many_of_them() -> None:
+    thread = Held()
+    state = State(thread)
+    await thread.until_ready(state.directory)
+    state.register("a", "ocr", expires_ms=50)
+    thread.let()
+    expired = told(state.directory)
+    state.seen("a", 1_000)
+    assert not thread.waiting
+    assert told(state.directory) == await as_built_anew(state) != expired
+    for number in range(directories.SEEN_BEHIND_MAX - 1):
+        state.seen("a", 2_000 + number)
+    assert not thread.waiting
+    state.seen("a", 3_000)
+    assert len(thread.waiting) == 1
