@@ -21,7 +21,7 @@ from mq9cluster.gateway.settings import (
     SHARED_PART_BYTES,
 )
 from mq9cluster.gateway.shared import Shared
-from mq9cluster.gateway.shares import COMMANDS_IN_COMPANY_MAX, READ_BYTES_MAX, READ_S
+from mq9cluster.gateway.shares import READ_BYTES_MAX, READ_S
 from mq9cluster.protocol.nats import PING_LINE, Event, ServerParser, encode_error
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ class Connection(asyncio.Protocol):
     def _has_share_under_way(self, part: int = 1) -> bool:
         """Whether more would make others wait, when all of it is applied at once."""
         under_way = self.in_flight - self._fetches
-        return under_way * part >= COMMANDS_IN_COMPANY_MAX and self._shared.shares.in_company
+        return under_way * part >= self._shared.shares.commands
 
     # --- output -----------------------------------------------------------------------------------
 

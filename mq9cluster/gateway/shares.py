@@ -19,7 +19,9 @@ EVENTS_IN_COMPANY: Final = 64  # as many requests as a good client has under way
 COMPANY_S: Final = 0.1  # who was silent for so long does not mind meeting one large share
 SLICE_S: Final = 0.001  # what a calm client waits longer, about once in a request
 ROUNDS_BETWEEN: Final = 3  # of the loop, without a slice; an empty one costs some microseconds
-# Commands cost most when they are applied, all that gathered at once: so few may be under way.
+# Commands cost most when they are applied, all that gathered at once and at every replica, where
+# others have company: so few of one client may be under way. Applying takes some 10 µs for each.
+COMMANDS_ALONE_MAX: Final = 1_024
 COMMANDS_IN_COMPANY_MAX: Final = 128
 # So much read at once ends a client's turn: copying it takes a fraction of a millisecond, which
 # counts when it reads on.
@@ -40,6 +42,7 @@ class Shares:
         "_scheduled",
         "_seconds",
         "_waiting",
+        "commands",
         "events",
         "in_company",
         "last",
@@ -56,6 +59,7 @@ class Shares:
         self.last = 0  # whose input was worked on
         self.in_company = False
         self.events = EVENTS_ALONE
+        self.commands = COMMANDS_ALONE_MAX
 
     def work(self, connection: int) -> None:
         """What `connection` sent is worked on now, and before it that of another (`last`)."""
@@ -63,6 +67,7 @@ class Shares:
             self._company_until_s = self._seconds() + COMPANY_S
             self.in_company = True
             self.events = EVENTS_IN_COMPANY
+            self.commands = COMMANDS_IN_COMPANY_MAX
         self.last = connection
 
     def wait(self, turn: Turn) -> None:
@@ -90,6 +95,7 @@ class Shares:
         if self.in_company and began_s >= self._company_until_s:
             self.in_company = False
             self.events = EVENTS_ALONE
+            self.commands = COMMANDS_ALONE_MAX
         waiting = self._waiting
         turns = len(waiting)  # alone: everybody once
         while waiting and (self._in_slice() if self.in_company else turns > 0):

@@ -1,11 +1,13 @@
 """Whose input is worked on in which round of the loop, with a clock that the work moves."""
 
+import asyncio
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
 
 from mq9cluster.gateway.shares import (
+    COMMANDS_ALONE_MAX,
     COMMANDS_IN_COMPANY_MAX,
     COMPANY_S,
     EVENTS_ALONE,
@@ -127,6 +129,20 @@ async def test_in_company_only_so_many_commands_of_a_client_are_under_way(start_
     assert len(held) == COMMANDS_IN_COMPANY_MAX  # more go on their way when half is done
     gateway.handler.hold = False
     for respond in held[COMMANDS_IN_COMPANY_MAX // 2 :]:
+        respond(b"")
+    await eventually(lambda: len(gateway.handler.commands) == 2000)
+
+
+async def test_alone_more_commands_of_a_client_are_under_way(start_gateway):
+    gateway = await start_gateway()
+    gateway.handler.hold = True
+    flooder = await gateway.open()
+    flooder.send(FLOOD)
+    await eventually(lambda: len(gateway.handler.held) >= COMMANDS_ALONE_MAX)
+    await asyncio.sleep(0.05)
+    assert len(gateway.handler.held) == COMMANDS_ALONE_MAX
+    gateway.handler.hold = False
+    for respond in list(gateway.handler.held):
         respond(b"")
     await eventually(lambda: len(gateway.handler.commands) == 2000)
 
