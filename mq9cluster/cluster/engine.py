@@ -159,6 +159,13 @@ class Engine(Protocol):
         Raises NotLeader.
         """
 
+    def confirmed_by(self, peer: str, term: int) -> int | None:
+        """The index of a read barrier, where that `peer` said it is in `term` settles one at once.
+
+        The peer must have said so after whoever reads had asked. None: only `read_barrier` can
+        tell. Raises NotLeader.
+        """
+
     def transfer(self, peer: str) -> None:
         """Hand leadership to `peer`; `is_leader` turns false when it worked. Raises NotLeader."""
 

@@ -1,10 +1,11 @@
 """DISCOVER over all shards: where each is searched, what they say, put together once.
 
 The broker asks `Finder.find`. First every shard gets a place: its leader's node confirms an index
-(one request per leader node for all its shards), and this node's own replica is searched once it
-has applied that much; where it has none, or that one is far behind, the leader's. Where all of them
-are here, they are searched together, at one go; else the places are asked for statistics, and with
-their sum for answers. Then they are asked for the cards of the page that comes of it.
+(one request per leader node for all its shards, usually settled by the asker's word), and this
+node's own replica is searched once it has applied that much; where it has none, or that one is far
+behind, the leader's. Where all of them are here, they are searched together, at one go; else the
+places are asked for statistics, and with their sum for answers. Then they are asked for the cards
+of the page that comes of it.
 `finding_here` answers on either side; `finding_service` brings questions of other nodes there.
 A shard that does not answer in time is named, never silently left out.
 """
@@ -43,6 +44,7 @@ PLACES_S: Final = 2.5  # a lost leader is replaced in one or two seconds
 FIND_S: Final = 4.0  # in all: below the request timeouts that clients use
 BEHIND_S: Final = 0.5  # the own replica may be so far behind before the leader's is searched
 RETRY_S: Final = 0.05  # between two looks for a leader
+SAID_S: Final = 0.1  # other leaders' words are waited for before voters are asked in a round
 
 T = TypeVar("T")
 Places = dict[int, str]  # by shard: the node on which it is searched
@@ -167,23 +169,58 @@ class Finder:
             for shard in sorted(waiting):
                 by_leader.setdefault(self._links.likely_leader(shard), []).append(shard)
             by_leader.pop("", None)
-            await asyncio.gather(
-                *(self._place(asking, waiting, leader, led) for leader, led in by_leader.items())
-            )
+            mine = by_leader.pop(self._me, [])
+            said: dict[int, Stand] = {}  # where those led here stand, by what other leaders say
+            async with asyncio.TaskGroup() as group:
+                others = [
+                    group.create_task(self._place(asking, waiting, leader, led, mine, said))
+                    for leader, led in by_leader.items()
+                ]
+                if mine and others:
+                    await asyncio.wait(others, timeout=SAID_S)
+                if mine:
+                    left = [shard for shard in mine if shard not in said]
+                    stands = said | (await self._here.confirm(left) if left else {})
+                    await self._stand(asking, waiting, self._me, mine, stands)
             if waiting:
                 await asyncio.sleep(RETRY_S)
 
     async def _place(
-        self, asking: Asking, waiting: set[int], leader: str, led: Sequence[int]
+        self,
+        asking: Asking,
+        waiting: set[int],
+        leader: str,
+        led: Sequence[int],
+        mine: Sequence[int],
+        said: dict[int, Stand],
     ) -> None:
-        """Have `leader` confirm what it leads, and see to it that a replica stands there."""
-        stands = await self._confirm(leader, led)
+        """Have another node confirm what it leads, and see to it that a replica stands there.
+
+        Each says which terms it is in of what the other leads: usually that is all the confirmation
+        it takes, and no leader has to ask around.
+        """
+        terms = {str(shard): term for shard, term in self._here.terms(led).items()}
+        asked = {"shards": led, "from": self._me, "terms": terms, "wanted": mine}
+        answer = dict(await self._request(leader, Kind.FIND_CONFIRM, asked) or {})
+        said_terms = {int(shard): term for shard, term in answer.pop("terms", {}).items()}
+        said.update(self._here.confirmed_by(leader, said_terms))
+        stands = {int(shard): Stand(*stand) for shard, stand in answer.items()}
+        await self._stand(asking, waiting, leader, led, stands)
+
+    async def _stand(
+        self,
+        asking: Asking,
+        waiting: set[int],
+        leader: str,
+        led: Sequence[int],
+        stands: Mapping[int, Stand],
+    ) -> None:
+        """Wait for replicas to stand where `leader` said."""
         for shard in led:
             if shard not in stands:
                 self._links.not_there(shard, leader)
-        await asyncio.gather(
-            *(self._place_one(asking, shard, leader, stand) for shard, stand in stands.items())
-        )
+        places = [self._place_one(asking, one, leader, stand) for one, stand in stands.items()]
+        await asyncio.gather(*places)
         waiting.difference_update(stands)
 
     async def _place_one(self, asking: Asking, shard: int, leader: str, stand: Stand) -> None:
@@ -197,12 +234,6 @@ class Finder:
                     place = self._me
         asking.stands[shard] = stand
         asking.places[shard] = place
-
-    async def _confirm(self, leader: str, shards: Sequence[int]) -> dict[int, Stand]:
-        if leader == self._me:
-            return await self._here.confirm(shards)
-        answer = await self._request(leader, Kind.FIND_CONFIRM, {"shards": shards})
-        return {int(shard): Stand(*stand) for shard, stand in (answer or {}).items()}
 
     # --- what they say ---------------------------------------------------------------------------
 

@@ -55,6 +55,22 @@ class Here:
         directory = self._directories.get(shard)
         return directory is not None and directory.ready.is_set()
 
+    def terms(self, shards: Iterable[int]) -> dict[int, int]:
+        """The terms that this node's replicas of these shards are in."""
+        return {shard: self._replicas[shard].term for shard in shards if shard in self._replicas}
+
+    def confirmed_by(self, peer: str, terms: Mapping[int, int]) -> dict[int, Stand]:
+        """Of those led here, what `confirm` would give, as far as it follows from what `peer` just
+        said: which terms it is in.
+        """
+        stands: dict[int, Stand] = {}
+        for shard, term in terms.items():
+            replica = self._replicas.get(shard)
+            index = replica.confirmed_by(peer, term) if replica else None
+            if replica and index is not None:
+                stands[shard] = Stand(index, replica.now_ms())
+        return stands
+
     async def confirm(self, shards: Iterable[int]) -> dict[int, Stand]:
         """ReadIndex of those led here: what has been acknowledged by now stands there."""
         asked = {shard: self._confirmation(shard) for shard in shards}

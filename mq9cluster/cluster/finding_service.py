@@ -63,8 +63,16 @@ class FindingService:
             respond(wire.given(orjson.dumps(answer)))
 
     async def _confirm(self, asked: Mapping[str, Any]) -> Answered:
-        confirmed = await self._here.confirm(asked["shards"])
-        return {str(shard): list(stand) for shard, stand in confirmed.items()}
+        terms = {int(shard): term for shard, term in asked.get("terms", {}).items()}
+        confirmed = self._here.confirmed_by(asked.get("from", ""), terms)
+        left = [shard for shard in asked["shards"] if shard not in confirmed]
+        if left:
+            confirmed |= await self._here.confirm(left)
+        answer: Answered = {str(shard): list(stand) for shard, stand in confirmed.items()}
+        if asked.get("wanted"):  # by a node that knows what `terms` in the answer are
+            terms = self._here.terms(asked["wanted"])
+            answer["terms"] = {str(shard): term for shard, term in terms.items()}
+        return answer
 
     async def _standing(self, asked: Mapping[str, Any]) -> dict[int, Stand]:
         """The shards asked for, once they stand where the asker was told they do."""

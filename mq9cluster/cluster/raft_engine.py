@@ -61,6 +61,7 @@ OPEN_BYTES_MAX = 64 * 1024 * 1024
 memory.
 """
 
+PAIR_OF_OTHERS = 2  # beside the leader: of three voters, two are a majority
 TAKE_BYTES_MAX = 1024 * 1024
 """Handed on by one `take_committed`: a restart's backlog is applied in pieces of some 10 ms, so
 that the loop keeps turning.
@@ -390,6 +391,20 @@ class RaftEngine:
         self._must_lead(transferring=True)
         self._core.reads.ask(done)
         self._dirty = True
+
+    def confirmed_by(self, peer: str, term: int) -> int | None:
+        """The index of a read barrier that `peer`'s word settles: it was in `term` when it said so,
+        and had not voted in a later one. Raises NotLeader.
+
+        Where two voters are a majority, it and this leader are one that had elected nobody later
+        when the read began, so all that was acknowledged by then is committed here: a round of
+        messages would tell no more (thesis, 6.4; docs/adr/0021).
+        """
+        self._must_lead(transferring=True)
+        core = self._core
+        others = core.other_voters()
+        enough = len(others) <= PAIR_OF_OTHERS and peer in others
+        return core.commit if enough and term == core.term and core.own_term_committed() else None
 
     def transfer(self, peer: str) -> None:
         """Hand leadership to `peer`, a voter. Raises NotLeader."""

@@ -394,6 +394,18 @@ class Replica:
         self.engine.read_barrier(done)
         self.wake()
 
+    @property
+    def term(self) -> int:
+        """The term it is in: it has voted in no later one."""
+        return self.engine.term
+
+    def confirmed_by(self, peer: str, term: int) -> int | None:
+        """What `confirm` would give, where the word of one peer about its term is enough."""
+        try:
+            return self.engine.confirmed_by(peer, term)
+        except NotLeader:
+            return None
+
     def now_ms(self) -> int:
         """Shard time, as it would be stamped now: what has expired by it is gone for readers."""
         return max(self.machine.now_ms, self._time.now_ms())

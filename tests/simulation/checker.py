@@ -36,6 +36,7 @@ class Checker:
         self.nodes: dict[str, SimNode] = {}
         self.acknowledged = 0  # highest index whose proposer was told
         self.committed = 0
+        self.reads_by_word = 0
         self.reads_answered = 0
         self.reads_lost = 0
         self.states_installed = 0

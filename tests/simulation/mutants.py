@@ -87,6 +87,14 @@ class ReadsAlone(RaftEngine):
         done(self.commit_index)
 
 
+class BelievesAnyWord(RaftEngine):
+    """A read is answered by a peer's word, whatever term that is in."""
+
+    def confirmed_by(self, peer: str, term: int) -> int | None:
+        """As if it were in ours."""
+        return super().confirmed_by(peer, self.term)
+
+
 class _TakesHalf(Core):
     needed = 0  # how many fewer than a majority
 
@@ -180,6 +188,7 @@ MUTANTS: dict[str, type[RaftEngine]] = {
     "H": ChangesMembersAtOnce,
     "J": TakesAnyTermsReply,
     "K": ReadsAlone,
+    "any word is believed": BelievesAnyWord,
     "half is a majority": TakesHalf,
     "older terms are counted": CountsOlderTerms,
     "votes are forgotten": ForgetsVotes,

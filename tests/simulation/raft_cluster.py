@@ -8,6 +8,7 @@ deadline the group must have a leader, commit, and bring every replica up to dat
 import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any
 
 from mq9cluster.cluster.engine import Members, MembersRefused, NotLeader
@@ -20,6 +21,7 @@ from tests.simulation.raft_node import SimNode
 
 FAULTS_US = 6_000_000
 EVENTS_MAX = 100_000  # several times what the busiest healthy run needs
+WORD_US_MAX = 400_000  # between a word and the read by it: an election fits in
 HEALED_SOON = 0.3  # of faults: the network heals a little later
 LEADERS_SHARE = 0.5  # of faults: they meet a leader
 HEAL_US = 4_000_000  # several election timeouts, a snapshot that has to be asked for twice
@@ -99,6 +101,7 @@ class RaftCluster:
             self.nodes[name].disk.sync_us = options.sync_us
             self.nodes[name].clock.rate = options.clock_rates[len(self.nodes) - 1]
         self.proposals = 0
+        self._words_given = 0
         self.faults_done = 0
         self.healed = False
 
@@ -132,6 +135,17 @@ class RaftCluster:
     def _read(self) -> None:
         for node in self.nodes.values():
             node.read()
+        self._words_given += 1
+        for at, node in enumerate(self.nodes.values()):
+            word = node.say_term()
+            if word is not None:
+                # No draw: seeds go on meaning what they meant before there were words.
+                delay_us = 1 + (self._words_given * 7_919 + at * 104_729) % WORD_US_MAX
+                self.scheduler.after(delay_us, partial(self._tell, node.name, *word))
+
+    def _tell(self, peer: str, term: int, floor: int) -> None:
+        for node in self.nodes.values():
+            node.read_by_word(peer, term, floor)
 
     def _compact(self) -> None:
         self.random.choice(list(self.nodes.values())).compact(self.options.compact_keep)

@@ -182,6 +182,21 @@ class SimNode:
         self.engine.read_barrier(lambda index: self._checker.read(self.name, floor, index))
         self.wake()
 
+    def say_term(self) -> tuple[int, int] | None:
+        """The term this node is in, and what was acknowledged when it said so."""
+        if self.engine is None or self.paused:
+            return None
+        return self.engine.term, self._checker.acknowledged
+
+    def read_by_word(self, peer: str, term: int, floor: int) -> None:
+        """Read by what a peer said some time ago, if this node thinks it leads."""
+        if self.engine is None or self.paused or not self.engine.is_leader:
+            return
+        index = self.engine.confirmed_by(peer, term)
+        if index is not None:
+            self._checker.reads_by_word += 1
+            self._checker.read(self.name, floor, index)
+
     def compact(self, keep: int) -> None:
         """Forget log entries whose effect is in the state, but for the last `keep`."""
         base = self.disk.rows["base"][0]

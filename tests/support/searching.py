@@ -44,6 +44,7 @@ class SearchedReplica:
         self.shard = MachineShard()
         self.now_ms = now_ms
         self.leads = True
+        self.term = 1
         self.directory = Directory(
             Searchable(AtOnce(), lambda: ANALYZER),
             lambda: agents_read.all_agents(self.shard.store),
@@ -61,6 +62,9 @@ class SearchedReplica:
 
     def confirm(self, done: Callable[[int | None], None]) -> None:
         done(self.machine.applied_index if self.leads else None)
+
+    def confirmed_by(self, peer: str, term: int) -> int | None:
+        return self.machine.applied_index if self.leads and term == self.term else None
 
     def when_applied(self, index: int, then: Callable[[], None]) -> None:
         assert index <= self.machine.applied_index

@@ -82,5 +82,9 @@ class SoloEngine:
         """
         done(self.commit_index)
 
+    def confirmed_by(self, peer: str, term: int) -> int | None:
+        """There is nobody else to say anything."""
+        return None
+
     def transfer(self, peer: str) -> None:
         """There is nobody to hand over to: stays leader."""

@@ -308,6 +308,23 @@ def test_reads_are_lost_with_leadership() -> None:
     assert reads == [None]
 
 
+def test_a_voters_word_settles_a_read_where_two_are_a_majority() -> None:
+    leader = leader_of()
+    assert leader.engine.confirmed_by("b", 1) == 1
+    assert leader.engine.confirmed_by("b", 2) is None  # it may have voted for another
+    assert leader.engine.confirmed_by("b", 0) is None
+    assert leader.engine.confirmed_by("x", 1) is None
+    assert leader.engine.confirmed_by("a", 1) is None  # its own word is no other
+
+
+def test_a_voters_word_is_not_enough_of_five_nor_before_the_own_term_is_committed() -> None:
+    five = leader_of("abcde")
+    assert five.engine.confirmed_by("b", 1) is None
+    fresh = Replica(terms=(1, 1))
+    fresh.lead()
+    assert fresh.engine.confirmed_by("b", fresh.engine.term) is None
+
+
 # members
 
 
