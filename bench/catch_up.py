@@ -4,7 +4,8 @@
 `python -m bench.catch_up`, by hand. Each round: a calm trial, the third node dies, 200,000
 messages, it comes back, and trials until it is close behind; the worst of them counts. The median
 of the rounds must stay below five times the calm one. With `--log-kept` entries the state has to be
-sent; `--log-kept 0` leaves the usual tail of the log, from which the same node may be fed.
+sent, where an entry holds a hundred messages and more; `--log-kept 0` leaves the usual tail of the
+log, from which the same node is fed.
 """
 
 import argparse
@@ -107,7 +108,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--messages", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=5.0, help="of each trial")
-    parser.add_argument("--log-kept", type=int, default=1_000, help="entries; 0: as usual")
+    parser.add_argument("--log-kept", type=int, default=50, help="entries; 0: as usual")
     return parser.parse_args(arguments)
 
 
