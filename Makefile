@@ -60,13 +60,16 @@ proto: venv  ## generate code from proto/*.proto
 sim: venv  ## simulated clusters, seed after seed
 	@$(BIN)/python -m pytest -q tests/simulation $(ARGS)
 
-# RocksDB's and gRPC's doors have other tests; everything else of these is run by whole nodes.
-sim-coverage: venv
-	@MQ9_SIM_WHOLE_SEEDS=$${MQ9_SIM_WHOLE_SEEDS:-100} $(BIN)/coverage run --data-file=.coverage.simulation \
-	  -m pytest -q tests/simulation/test_whole.py tests/simulation/test_whole_too.py $(ARGS)
-	@$(BIN)/coverage report --data-file=.coverage.simulation --skip-covered --show-missing \
-	  --include='mq9cluster/cluster/*,mq9cluster/machine/*,mq9cluster/storage/*' \
-	  --omit='*/storage/database.py,*/cluster/peers.py,*/cluster/peer_*.py,*/cluster/proto/*,*/cluster/grpc_*.py,*/cluster/http2.py'
+# The doors to RocksDB and to gRPC, and what lies behind them, have other tests: everything else of cluster, machine and
+# storage is run by simulated nodes and groups. Nowhere else is anything left out.
+SIM_DOORS := */storage/database.py,*/cluster/peers.py,*/cluster/peer_*.py,*/cluster/outbox.py,*/cluster/proto/*
+
+sim-coverage: venv  ## how much of cluster, machine and storage the simulations run
+	@export MQ9_SIM_SEEDS=$${MQ9_SIM_SEEDS:-100}; export MQ9_SIM_WHOLE_SEEDS=$${MQ9_SIM_WHOLE_SEEDS:-500}; \
+	$(BIN)/coverage run --data-file=.coverage.simulation -m pytest -q tests/simulation/test_whole.py \
+	  tests/simulation/test_whole_too.py tests/simulation/test_raft.py -k "not broken and not says_everything" $(ARGS)
+	@$(BIN)/coverage report --data-file=.coverage.simulation --show-missing --omit='$(SIM_DOORS)' \
+	  --include='mq9cluster/cluster/*,mq9cluster/machine/*,mq9cluster/storage/*'
 
 chaos: venv  ## real nodes under real faults, ten minutes; chaos/README.md
 	@$(BIN)/python -m chaos $(ARGS)

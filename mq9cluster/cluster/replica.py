@@ -166,11 +166,6 @@ class Replica:
         """Whether this replica is the shard's leader, by what it knows."""
         return self.engine.is_leader
 
-    @property
-    def entries_under_way(self) -> int:
-        """Entries proposed and not yet applied."""
-        return len(self._under_way)
-
     def wake(self) -> None:
         """Have the durability loop look at this group."""
         if self._durability and self._group and not self._stopped:

@@ -119,21 +119,6 @@ class IdSet:
                 return msg_id + (gap & -gap).bit_length() - 1
             msg_id = ((msg_id >> BUCKET_BITS) + 1) << BUCKET_BITS
 
-    def next_present(self, msg_id: int, last: int) -> int:
-        """The smallest id >= msg_id that is in the set; last + 1 if none is up to `last`."""
-        if msg_id < self.floor:
-            return msg_id
-        for bucket in range(msg_id >> BUCKET_BITS, (last >> BUCKET_BITS) + 1):
-            bits = self.buckets.get(bucket)
-            if bits is None:
-                continue
-            base = bucket << BUCKET_BITS
-            offset = max(msg_id - base, 0)
-            rest = bits >> offset
-            if rest:
-                return min(base + offset + (rest & -rest).bit_length() - 1, last + 1)
-        return last + 1
-
     def copy(self) -> "IdSet":
         """An independent set with the same ids and nothing marked as changed."""
         other = IdSet(self.floor)

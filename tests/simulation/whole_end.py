@@ -49,6 +49,8 @@ class End:
             if "embedder" in world.options.features:
                 await world.until(self._embedders, END_S_MAX, "embedders do not settle")
         await world.until(self._alike, END_S_MAX, "replicas do not meet")
+        await world.until(self._ready, END_S_MAX, "not ready")
+        self._check_hashes()
         if "registry" in world.options.features:
             await self._directories()
         self._check_clocks()
@@ -256,6 +258,43 @@ class End:
             if len(states) > 1:
                 return f"group {number} stands at {sorted(index for index, _ in states)}"
         return ""
+
+    def _ready(self) -> str:
+        """What a node says of itself and of the others, to probes and to people."""
+        for node in self.world.here:
+            cluster = node.cluster
+            assert cluster is not None
+            if why := cluster.why_not_ready():
+                return f"{node.name}: {why}"
+            if cluster.is_draining(node.name):
+                return f"{node.name} is about to leave"
+            urls = cluster.connect_urls()
+            missing = [other.name for other in self.world.here if f"{other.name}:4222" not in urls]
+            if missing:
+                return f"{node.name} knows of no way to {missing}"
+            for other in self.world.here:
+                if not cluster.is_alive(other.name) or cluster.is_draining(other.name):
+                    return f"{node.name} takes {other.name} for gone"
+                if abs(cluster.clock_offset_ms(other.name)) > 2 * HOUR_MS:
+                    return f"{node.name} is wrong about the clock of {other.name}"
+            for number in range(self.world.options.shards):
+                shown = cluster.overview.of_shard(number, cluster.shards.replicas)
+                if not shown or shown[0].state != "leader":
+                    return f"{node.name} shows no leader of shard {number}"
+        if not any(won for node in self.world.here for _, won in node.cluster.elections_won()):  # type: ignore[union-attr]
+            return "nobody was ever elected"
+        return ""
+
+    def _check_hashes(self) -> None:
+        """All rows of replicas that stand at the same entry, read anew."""
+        found: dict[tuple[int, int], tuple[str, str]] = {}
+        for node in self.world.here:
+            assert node.cluster is not None
+            for number in node.cluster._groups:
+                index, digest = node.cluster.snapshots.state_hash(number)
+                name, known = found.setdefault((number, index), (node.name, digest))
+                if known != digest:
+                    raise Violation(f"{name} and {node.name} differ in group {number} at {index}")
 
     def _check_clocks(self) -> None:
         """Who is an hour off the others leads nothing."""
