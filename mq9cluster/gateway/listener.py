@@ -155,7 +155,7 @@ class Listener:
         upgrade_s = self._shared.settings.auth_timeout_s
 
         def accept() -> WebSocket:
-            return WebSocket(self._accept, origins, upgrade_s)
+            return WebSocket(self._accept, origins, upgrade_s, self._shared.shares)
 
         loop = asyncio.get_running_loop()
         server = await loop.create_server(accept, host, port, backlog=BACKLOG, ssl=tls)

@@ -9,7 +9,7 @@ a kilobyte unfold into a gigabyte here.
 import asyncio
 from collections.abc import Callable, Collection, Iterable
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from wsproto import ConnectionType, WSConnection
 from wsproto.connection import ConnectionState
@@ -25,12 +25,30 @@ from wsproto.events import (
 )
 from wsproto.utilities import RemoteProtocolError
 
-FRAMES_PER_TURN_MAX: Final = 256  # one client's share of a turn, however small its frames: some ms
+from mq9cluster.gateway.shares import Shares
+
+FRAMES_ALONE_MAX: Final = 256  # one client's share of a turn, however small its frames: some ms
+FRAMES_IN_COMPANY_MAX: Final = 32  # some of its tenths
 PONGS_BEHIND_BYTES_MAX: Final = 65_536  # a client that pings and does not read gets no more PONGs
 UPGRADE_BYTES_MAX: Final = 16_384  # of an HTTP request; what a browser sends takes two
 NORMAL, TOO_MUCH = 1000, 431
 
 BytesLike = bytes | bytearray | memoryview
+
+
+class Inner(Protocol):
+    """The session behind the frames."""
+
+    connection: int  # its number
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As of an asyncio.Protocol; so the others."""
+
+    def data_received(self, data: bytes) -> None: ...  # noqa: D102
+
+    def eof_received(self) -> bool | None: ...  # noqa: D102
+
+    def connection_lost(self, exc: Exception | None) -> None: ...  # noqa: D102
 
 
 class WebSocket(asyncio.Protocol):
@@ -43,6 +61,7 @@ class WebSocket(asyncio.Protocol):
         "_make",
         "_origins",
         "_read",
+        "_shares",
         "_socket",
         "_turn_due",
         "held",
@@ -51,15 +70,17 @@ class WebSocket(asyncio.Protocol):
 
     def __init__(
         self,
-        make: Callable[[], asyncio.Protocol],
+        make: Callable[[], Inner],
         origins: Collection[str],
         upgrade_s: float,
+        shares: Shares,
     ) -> None:
         self._make = make
+        self._shares = shares
         self._origins = origins
         self._loop = asyncio.get_running_loop()
         self._deadline = self._loop.call_later(upgrade_s, self._too_late)
-        self._inner: asyncio.Protocol | None = None
+        self._inner: Inner | None = None
         self._socket: asyncio.Transport
         self._read = 0  # bytes of the request
         self._turn_due = False
@@ -147,7 +168,7 @@ class WebSocket(asyncio.Protocol):
         if not self._turn_due:
             self._turn_due = True
             self._socket.pause_reading()
-            self._loop.call_soon(self._later_turn)
+            self._shares.wait(self._later_turn)
 
     def _later_turn(self) -> None:
         self._turn_due = False
@@ -160,7 +181,11 @@ class WebSocket(asyncio.Protocol):
         parts: list[bytes] = []
         ended = False
         count = 0
-        for event in islice(self.wire.events(), FRAMES_PER_TURN_MAX):
+        inner, shares = self._inner, self._shares
+        if inner is not None and shares.last != inner.connection:
+            shares.work(inner.connection)
+        most = FRAMES_IN_COMPANY_MAX if shares.in_company else FRAMES_ALONE_MAX
+        for event in islice(self.wire.events(), most):
             count += 1
             if isinstance(event, BytesMessage):
                 parts.append(bytes(event.data))
@@ -171,12 +196,11 @@ class WebSocket(asyncio.Protocol):
                 break
             else:
                 self._answer_ping(event)
-        inner = self._inner
         if parts and inner is not None:
             inner.data_received(b"".join(parts))
         if ended:
             self._end()
-        elif count == FRAMES_PER_TURN_MAX:
+        elif count == most:
             self._turn_later()
         elif self._may_go_on:
             self._socket.resume_reading()

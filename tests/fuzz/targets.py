@@ -7,6 +7,7 @@ the project's own families are answers, everything else is a finding.
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable
 
 import orjson
@@ -26,6 +27,7 @@ from mq9cluster.domain.command import (
     SendMessage,
 )
 from mq9cluster.domain.errors import Mq9Error
+from mq9cluster.gateway.shares import Shares
 from mq9cluster.gateway.websocket import UPGRADE_BYTES_MAX, WebSocket
 from mq9cluster.machine.codec import (
     PARCEL_OF_NOBODY,
@@ -170,6 +172,8 @@ class _Nowhere(asyncio.Transport):
 class _Session(asyncio.Protocol):
     """What is behind the frames: it counts."""
 
+    connection = 1
+
     def __init__(self) -> None:
         self.heard = 0
 
@@ -189,7 +193,8 @@ def websocket(data: bytes) -> None:
     session, socket = _Session(), _Nowhere()
 
     async def play() -> None:
-        client = WebSocket(lambda: session, ("https://a",), 60.0)
+        shares = Shares(loop.call_soon, time.perf_counter)
+        client = WebSocket(lambda: session, ("https://a",), 60.0, shares)
         client.connection_made(socket)
         if data[:1] and data[0] % 2:
             client.data_received(UPGRADE)

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+from itertools import count as count_up
+from itertools import pairwise
 
 import pytest
 from wsproto.connection import ConnectionState
@@ -15,7 +17,13 @@ from wsproto.events import (
     TextMessage,
 )
 
-from mq9cluster.gateway.websocket import FRAMES_PER_TURN_MAX, UPGRADE_BYTES_MAX
+from mq9cluster.gateway.shares import SLICE_S
+from mq9cluster.gateway.websocket import (
+    FRAMES_ALONE_MAX,
+    FRAMES_IN_COMPANY_MAX,
+    UPGRADE_BYTES_MAX,
+    WebSocket,
+)
 from tests.support.websocket import Browser
 from tests.support.wire import CONNECT, WAIT_S, eventually
 
@@ -79,7 +87,7 @@ async def test_a_large_message_crosses_both_ways(ws):
 
 async def test_more_frames_than_a_turn_allows_all_arrive(gateway, ws):
     browser = await Browser.connect(ws, CONNECT)
-    count = 3 * FRAMES_PER_TURN_MAX
+    count = 3 * FRAMES_ALONE_MAX
     for _ in range(count):
         browser.send(b"PUB $mq9.AI.X 0\r\n\r\n")
     await browser.answers()
@@ -229,3 +237,21 @@ async def test_pings_of_a_client_that_reads_nothing_are_answered_no_more(gateway
     assert session.pending_bytes < 1_000_000
     browser.abort()
     assert browser.wire.state is ConnectionState.OPEN
+
+
+async def test_a_flood_of_frames_has_a_small_share_beside_others(start_gateway, monkeypatch):
+    clock = count_up(0.0, SLICE_S)  # each look at it uses a slice up: one turn in each
+    gateway = await start_gateway(seconds=lambda: next(clock))
+    ws = await gateway.listener.start_websockets("127.0.0.1", 0)
+    pings = []
+    monkeypatch.setattr(WebSocket, "_answer_ping", lambda _, ping: pings.append(ping))
+    flooder, calm = await Browser.connect(ws, CONNECT), await gateway.open()
+    await calm.answers()
+    count = 200 * FRAMES_IN_COMPANY_MAX
+    flooder.writer.write(b"".join(flooder.wire.send(Ping()) for _ in range(count)))
+    seen = [0]
+    while len(pings) < count:
+        await calm.answers()
+        seen.append(len(pings))
+    assert max(after - before for before, after in pairwise(seen)) <= 4 * FRAMES_IN_COMPANY_MAX
+    flooder.abort()
