@@ -138,6 +138,7 @@ async def measure(options: argparse.Namespace, cluster: ServedCluster, *, filled
     heavier = [resident_bytes(node) - one for node, one in zip(nodes, empty, strict=True)]
     weights = ", ".join(f"{one / options.agents:,.0f}" for one in heavier)
     print(f"bytes an agent, resident: {weights} (node by node; RocksDB's caches included)")
+    await asyncio.sleep(options.settle_s)
     print("| DISCOVER, over a socket | p50 ms | p99 ms | ms of processor |\n|---|---:|---:|---:|")
     for mode, body in MODES.items():
         await discover(clients[0], nodes, questions[:20], body)  # warm
@@ -193,6 +194,12 @@ def main() -> None:
     parser.add_argument("--reports", action="store_true", help="have every agent report once")
     parser.add_argument("--restart", action="store_true", help="kill -9 all, and time the start")
     parser.add_argument("--dir", default=None, help="where the nodes keep their data")
+    parser.add_argument(
+        "--settle-s",
+        type=float,
+        default=0.0,
+        help="before questions: graphs are built, and indexes saved for --restart",
+    )
     parser.add_argument("--keep", help="keep the data there; register nothing if there are some")
     asyncio.run(run(parser.parse_args()))
 

@@ -46,7 +46,7 @@ class Missing(NamedTuple):
 class _Version:
     """The indexes, and what they have still to follow. Another state begins another version."""
 
-    __slots__ = ("behind", "indexes", "posted", "ready", "seen", "unsaved")
+    __slots__ = ("behind", "graphs_due", "indexes", "posted", "ready", "seen", "unsaved")
 
     def __init__(self) -> None:
         self.indexes: Indexes = {}  # touched in the search thread only
@@ -55,6 +55,7 @@ class _Version:
         self.seen: dict[tuple[str, str], AgentChange] = {}  # the last, of agents seen while built
         self.ready = asyncio.Event()
         self.unsaved = 0  # cards that the file has not, or not so; counted in the search thread
+        self.graphs_due = 0  # graphs that are built for the first time, or anew; likewise
 
 
 class Directory:
@@ -136,7 +137,7 @@ class Directory:
         self._look = self._loop.call_later(SAVED_LOOK_S, self._save_if_due)
         version = self._version
         due = self._loop.time() >= self._save_from_s and version.ready.is_set()
-        if due and version.unsaved >= SAVED_CHANGES_MIN:
+        if due and not version.graphs_due and version.unsaved >= SAVED_CHANGES_MIN:
             self._save_from_s = float("inf")  # until it is done
             self._thread.post(partial(self._save, version))
 
@@ -310,12 +311,14 @@ class Directory:
     def _maintain(self, version: _Version, index: ShardIndex) -> None:
         """Have the graph work done that is due."""
         for embedder, job in index.maintenance():
+            version.graphs_due += job.fresh  # what takes half a minute is waited for, and saved
             self._thread.build(job.run, partial(self._adopt, version, index, embedder, job))
 
     def _adopt(self, version: _Version, index: ShardIndex, embedder: str, job: Job) -> None:
         index.adopt(embedder, job)
         if job.fresh:
-            version.unsaved += SAVED_CHANGES_MIN  # it took half a minute
+            version.graphs_due -= 1
+            version.unsaved += SAVED_CHANGES_MIN
 
 
 _FOLLOW: Final[Mapping[Change, Callable[[Directory, Indexes, AgentChange], None]]] = {

@@ -36,6 +36,7 @@ PIECES_SHARE = 0.5  # what a word's character n-grams count beside the word itse
 NEIGHBOURS = 3  # words on either side in which a phrase's other words are looked for
 WORDS_CACHED_MAX = 32_768  # of each generation: some 20 MB
 PIECES_CACHED_MAX = 65_536  # of words, each three or four characters: some 8 MB
+QUESTIONS_KEPT_MAX = 64  # whose hits are being explained, card by card
 COMPOUND_CHARS_MIN = 9
 PART_CHARS_MIN = 4
 BEGINNING_CHARS = 3  # no stemmer touches them: words that begin otherwise need not be stemmed
@@ -133,6 +134,8 @@ class ConceptEmbedder:
         self._beginnings: dict[str, set[str]] = {code: set() for code in _STEMMERS}
         self._pieces: dict[str, list[str]] = {}  # CJK aliases by first character
         self._known: dict[str, _Known] = {}
+        self._keys_by_concept: dict[str, set[str]] = {}
+        self._keys_of = lru_cache(maxsize=QUESTIONS_KEPT_MAX)(self._rarest_keys)
         compiled = [
             (i, self._keys(alias), alias.weight)
             for i, concept in enumerate(lexicon.concepts)
@@ -142,6 +145,7 @@ class ConceptEmbedder:
         for i, keys, weight in compiled:
             if keys:
                 rarest, *others = sorted(keys, key=lambda key: (uses[key], key))
+                self._keys_by_concept.setdefault(self._names[i], set()).add(rarest)
                 known = self._known.setdefault(rarest, _Known([], {}))
                 if others:
                     hit = _Hit(frozenset(others[1:]), i, weight * PHRASE_BONUS)
@@ -204,8 +208,21 @@ class ConceptEmbedder:
 
     def shared(self, text: str, concepts: Sequence[str]) -> list[str]:
         """Which of these concepts are in `text`, in their order."""
-        there = {self._names[concept] for concept, _ in _understood(self._tokens(text))}
+        keys = self._keys_of(tuple(concepts))
+        tokens = self._tokens(text)
+        evidence: list[_Evidence] = []
+        for at, token in enumerate(tokens):
+            if not keys.isdisjoint(token.keys):
+                around = tokens[max(0, at - NEIGHBOURS) : at + NEIGHBOURS + 1]
+                for words, phrases in token.known:
+                    evidence += words
+                    evidence += _phrases_among(phrases, around)
+        there = {self._names[concept] for concept, _ in evidence}
         return [concept for concept in concepts if concept in there]
+
+    def _rarest_keys(self, concepts: tuple[str, ...]) -> frozenset[str]:
+        """The keys under which aliases of these concepts are known."""
+        return frozenset().union(*(self._keys_by_concept.get(name, ()) for name in concepts))
 
     async def embed_cards(self, cards: Sequence[AgentCard]) -> list[bytes | None]:
         """The port's form of `card_code`."""
