@@ -98,12 +98,14 @@ class Shares:
             self.commands = COMMANDS_ALONE_MAX
         waiting = self._waiting
         turns = len(waiting)  # alone: everybody once
-        while waiting and (self._in_slice() if self.in_company else turns > 0):
-            turns -= 1
-            waiting.popleft()()
-        self._scheduled = False
-        if waiting:
-            self._schedule()
+        try:
+            while waiting and (self._in_slice() if self.in_company else turns > 0):
+                turns -= 1
+                waiting.popleft()()
+        finally:  # a fault in one must not leave all others waiting for ever
+            self._scheduled = False
+            if waiting:
+                self._schedule()
 
     def _in_slice(self) -> bool:
         return self._seconds() - self._began_s < SLICE_S

@@ -169,3 +169,14 @@ async def test_a_long_message_is_read_in_pieces_between_others(start_gateway):
         seen.append(session.in_bytes)
     pieces = [after - before for before, after in pairwise(seen)]
     assert max(pieces) <= 2 << 20
+
+
+def test_a_turn_that_fails_keeps_nobody_elses_from_coming(loop: Loop) -> None:
+    def fails() -> None:
+        raise ZeroDivisionError
+
+    loop.shares.wait(fails)
+    loop.flood(1, turns=2)
+    with pytest.raises(ZeroDivisionError):
+        loop.round()
+    assert [loop.round(), loop.round()] == [["1"], ["1"]]
