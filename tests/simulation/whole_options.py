@@ -123,13 +123,16 @@ class WholeOptions:
         kept = draw.choice([2, 8, 8, 1_000])
         if draw.random() < INSTALLS:
             kinds, kept = ["death at an install", *kinds[:2]], 2
+        # What costs most is what clients do: there is about as much of it in a long run, and in one
+        # of a single node, where little else takes time.
+        slower = 3 if nodes == 1 or faults_ms >= LONG_MS else 1
         return cls(
             seed=seed,
             nodes=nodes,
             shards=draw.choice([1, 2, 2, 3]),
             features=tuple(sorted(features)),
             clients=draw.choice([3, 5, 8]),
-            think_ms=draw.choice([15, 30, 60]) * (3 if nodes == 1 else 1),
+            think_ms=draw.choice([15, 30, 60]) * slower,
             faults_ms=faults_ms,
             sync_us=tuple(draw.choice([sync_us, sync_us, 200]) for _ in range(nodes)),
             clock_offsets_ms=tuple(offsets),
