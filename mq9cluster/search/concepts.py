@@ -11,6 +11,7 @@ compounds are taken apart.
 """
 
 import hashlib
+import struct
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from functools import lru_cache
@@ -23,7 +24,7 @@ from mq9cluster.domain.agent import AgentCard
 from mq9cluster.search.embedder import EmbedderId
 from mq9cluster.search.lexicon import Alias, Lexicon
 from mq9cluster.search.text import Stems, bare, bigrams, is_cjk, runs
-from mq9cluster.search.vectors import code_of
+from mq9cluster.search.vectors import CODE_LENGTH, code_of
 
 DIMENSIONS = 512  # at most as many concepts; a code is as many bytes
 VERSION = "1"
@@ -54,6 +55,10 @@ _STEMMERS = {"en": "english", "de": "german", "es": "spanish", "fr": "french"}
 _JOINTS = ("", "s", "n", "en", "es", "er", "e")  # what German puts between parts of a compound
 _WORD_FEATURES = 16
 _PIECE_FEATURES = 8
+_SIGNS = np.array([1.0, -1.0])  # by a place's highest bit
+_PLACES = struct.Struct(f"<{_WORD_FEATURES}H")
+_PLUS = round(CODE_LENGTH / _WORD_FEATURES**0.5)  # of a code whose features share its length
+_MINUS = 256 - _PLUS  # as a signed byte
 
 Vector = npt.NDArray[np.float32]
 
@@ -399,7 +404,13 @@ def _phrases_among(phrases: dict[str, list[_Hit]], around: list[_Token]) -> list
 
 def _number_code(word: str) -> bytes:
     """The code of what has no spelling to compare."""
-    return code_of(_hashed(_digest(word, _WORD_FEATURES), _WORD_FEATURES))
+    digest = _digest(word, _WORD_FEATURES)
+    code = bytearray(DIMENSIONS)
+    for place in _PLACES.unpack(digest):
+        code[place % DIMENSIONS] = _MINUS if place & 0x8000 else _PLUS
+    if code.count(0) == DIMENSIONS - _WORD_FEATURES:
+        return bytes(code)
+    return code_of(_hashed(digest, _WORD_FEATURES))  # two features at one place
 
 
 @lru_cache(maxsize=WORDS_CACHED_MAX)
@@ -427,7 +438,6 @@ def _digest(feature: str, count: int) -> bytes:
 def _hashed(digests: bytes, count: int) -> npt.NDArray[np.float64]:
     """The sum of features' vectors: `count` places of each are plus or minus one, scaled."""
     places = np.frombuffer(digests, "<u2").astype(np.int64)
-    signs = np.where(places & 0x8000, -1.0, 1.0)
-    sums = np.bincount(places % DIMENSIONS, signs, DIMENSIONS)
+    sums = np.bincount(places % DIMENSIONS, _SIGNS[places >> 15], DIMENSIONS)
     result: npt.NDArray[np.float64] = sums / count**0.5
     return result

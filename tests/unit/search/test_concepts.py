@@ -4,11 +4,20 @@ import numpy as np
 import orjson
 import pytest
 
-from mq9cluster.search.concepts import DIMENSIONS, WORDS_CACHED_MAX, ConceptEmbedder
+from mq9cluster.search.concepts import (
+    _WORD_FEATURES,
+    DIMENSIONS,
+    WORDS_CACHED_MAX,
+    ConceptEmbedder,
+    _digest,
+    _hashed,
+    _number_code,
+)
 from mq9cluster.search.explain import Explainer, Matched
 from mq9cluster.search.lexicon import LexiconError, load_lexicon
 from mq9cluster.search.query import parse_units
 from mq9cluster.search.text import Analyzer
+from mq9cluster.search.vectors import quantize
 from tests.unit.search.support import card
 
 AGENTS = Path(__file__).parents[2] / "quality" / "agents.jsonl"
@@ -184,3 +193,10 @@ def test_a_hit_is_explained_by_terms_concepts_and_skill(embedder):
     assert explainer.explain(card("x", "y"), parse_units("z", analyzer), ()) == Matched(
         (), (), None
     )
+
+
+def test_the_code_of_a_number_is_that_of_its_hashed_vector():
+    for number in range(2_000):  # among them some of which two features share a place
+        word = str(number)
+        features = _hashed(_digest(word, _WORD_FEATURES), _WORD_FEATURES)
+        assert _number_code(word) == quantize(features, DIMENSIONS)

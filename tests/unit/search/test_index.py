@@ -3,6 +3,7 @@ import orjson
 import pytest
 
 from mq9cluster.domain.errors import EmbedderMismatch, InvalidField
+from mq9cluster.search import lexical
 from mq9cluster.search.filter import NOT_DEPTH_MAX, parse_filter
 from mq9cluster.search.query import (
     Answer,
@@ -407,3 +408,20 @@ def test_a_fused_order_is_read_to_the_same_depth_for_every_page():
     assert depth_of(500, 1, rankings=2) == 500
     assert depth_of(20, 3, rankings=1) == 60
     assert depth_of(1_000, 10_000, rankings=1) == 10_000
+
+
+def test_cards_that_came_together_weigh_what_they_weigh_one_by_one(monkeypatch):
+    cards = [
+        card(f"a{n % 150}", " ".join(["ocr", "scan", f"w{n % 7}", "ocr"][: n % 5]), tags=["ocr"])
+        for n in range(2 * lexical.NEW_DOCUMENTS_MAX + 70)
+    ]
+    together = filled(*cards)
+    monkeypatch.setattr(lexical, "NEW_DOCUMENTS_MAX", 1)
+    one_by_one = filled(*cards)
+    for text in ("ocr scan", '"scan w3"', "w*", "w6"):
+        assert ask([together], text, limit=100) == ask([one_by_one], text, limit=100)
+
+
+def test_text_with_the_mark_between_fields_in_it_stays_within_its_field():
+    index = filled(card("a", "one\0two"), card("b", "one", tags=["two"]))
+    assert names(ask([index], '"one two"')) == ["a"]
