@@ -159,7 +159,7 @@ async def test_fetches_that_wait_keep_no_other_command_from_its_way(start_gatewa
 
 
 async def test_a_long_message_is_read_in_pieces_between_others(start_gateway):
-    gateway = await start_gateway(payload_bytes_max=8 << 20)
+    gateway = await start_gateway(seconds=lambda: 0.0, payload_bytes_max=8 << 20)  # company lasts
     calm, sender = await gateway.open(), await gateway.open()
     sender.send(b"PUB big %d\r\n%b\r\n" % (8 << 20, bytes(8 << 20)))
     session = gateway.listener.sessions[2]
