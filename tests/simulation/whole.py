@@ -297,7 +297,8 @@ def _patched(world: World, engine_type: type[RaftEngine]) -> Iterator[None]:
         quiet.addHandler(told)
         gc.disable()  # one run makes less garbage than the looking for it costs
         if world.options.tiny:
-            patches.enter_context(tiny())
+            forgets = "groups" not in world.options.features  # of which histories are kept
+            patches.enter_context(tiny(forgets_groups=forgets))
         if "registry" in world.options.features:
             patches.enter_context(installed(world))
         if any(fault.kind in TRAPS for fault in world.options.plan):

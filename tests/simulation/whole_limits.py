@@ -96,11 +96,14 @@ TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
 )
 
 
+IDLE = ((consumer_group, {"GROUP_IDLE_MS": 3_000}), (ends, {"GROUP_IDLE_MS": 3_000}))
+
+
 @contextmanager
-def tiny() -> Iterator[None]:
-    """All of these, for all nodes."""
+def tiny(*, forgets_groups: bool) -> Iterator[None]:
+    """All of these, for all nodes. `forgets_groups`: soon, when nobody uses them."""
     with ExitStack() as patches:
-        for module, limits in TINY:
+        for module, limits in (*TINY, *(IDLE if forgets_groups else ())):
             for name, limit in limits.items():
                 patches.enter_context(patch.object(module, name, limit))
         yield
