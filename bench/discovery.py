@@ -23,9 +23,10 @@ from mq9cluster.search.explain import Explainer
 from mq9cluster.search.filter import parse_filter
 from mq9cluster.search.index import ShardIndex
 from mq9cluster.search.lexicon import Lexicon, load_lexicon
-from mq9cluster.search.query import Question, add_statistics, parse_units
+from mq9cluster.search.query import Question, parse_units
 from mq9cluster.search.ranking import FUSION_DEPTH, depth_of, merge
 from mq9cluster.search.text import Analyzer
+from mq9cluster.search.together import search_together
 
 LIMIT = 20
 QUESTIONS = 300
@@ -138,9 +139,8 @@ class Registry:
             floor=self.embedder.floor,
             exact=exact,
         )
-        known = add_statistics(shard.statistics(question) for shard in self.shards)
-        answers = [shard.search(question, known) for shard in self.shards]
-        return [h.name for h in merge(question, answers, LIMIT, statistics=known).hits]
+        known, answer = search_together([(shard, question) for shard in self.shards])
+        return [h.name for h in merge(question, [answer], LIMIT, statistics=known).hits]
 
 
 def spread(clock: Clock, run: Callable[[str], object], questions: list[str]) -> Spread:
