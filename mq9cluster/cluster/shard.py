@@ -239,7 +239,7 @@ class Shard:
 
     def _dispatch(self, sequence: int, parcel: UnansweredParcel) -> bool:
         """Send a parcel to the leader; whether there is one."""
-        done = partial(self._answered, sequence)
+        done = partial(self._answered, sequence, parcel)
         if self.replica and self.replica.leads:
             try:
                 parcel.sent = True
@@ -270,10 +270,11 @@ class Shard:
             if not parcel.sent and not self._dispatch(sequence, parcel):
                 return
 
-    def _answered(self, sequence: int, outcomes: list[Outcome] | Refused | None) -> None:
-        parcel = self._parcels.get(sequence)
-        if parcel is None:
-            return  # given up before
+    def _answered(
+        self, sequence: int, parcel: UnansweredParcel, outcomes: list[Outcome] | Refused | None
+    ) -> None:
+        if self._parcels.get(sequence) is not parcel:
+            return  # given up before; a later run counts from 1 again
         if outcomes is None:
             parcel.maybe_done = True
             self._not_taken(parcel)

@@ -268,6 +268,26 @@ async def test_on_a_disk_that_hangs_outcomes_are_unknown_and_new_commands_unavai
     assert b"gathered" not in payloads
 
 
+async def test_an_answer_to_an_earlier_run_is_not_taken_for_one_to_this(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulator, a mutant of runs: both runs count their parcels from 1."""
+    shard = await one.start()
+    taken: list[Callable[[list[Outcome] | Refused | None], None]] = []
+    monkeypatch.setattr(replica_of(shard), "accept", lambda _, done: taken.append(done))
+    earlier = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"earlier")))
+    await until(lambda: len(taken) == 1)
+    shard.begin_run(2)
+    assert isinstance(await earlier, Refused)
+    later = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"later")))
+    await until(lambda: len(taken) == 2)
+    for late in ([MessageStored(7)], Refused(Overloaded("full")), None):
+        taken[0](late)
+    taken[1]([MessageStored(1)])
+    assert await asyncio.wait_for(later, 30) == MessageStored(1)
+    assert len(taken) == 2
+
+
 async def test_a_waiting_fetch_is_answered_by_the_message_it_waits_for(one: OneShard) -> None:
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
