@@ -97,8 +97,11 @@ class Process:
         try:
             for task in list(self._tasks):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
-                with suppress(Exception, Died):  # the one that runs now ends by itself
-                    task.get_coro().close()  # type: ignore[union-attr]
+                try:
+                    with suppress(Exception, Died):  # the one that runs now ends by itself
+                        task.get_coro().close()  # type: ignore[union-attr]
+                except* GeneratorExit:
+                    pass  # a TaskGroup tells of its end so
         finally:
             PROCESS.reset(token)
 
