@@ -93,9 +93,9 @@ async def flood(connection: Connection, job: str, bodies: Sequence[bytes]) -> No
     """Keep OUTSTANDING requests under way until all are answered."""
     command = job.partition(" ")[0].encode()
     sent = 0
-    begun = connection.answered
+    begun = connection.answered + connection.failed
     while sent < len(bodies):
-        room = OUTSTANDING - (sent - (connection.answered - begun))
+        room = OUTSTANDING - (sent - (connection.answered + connection.failed - begun))
         turn = bodies[sent : sent + room]
         connection.asked += len(turn)
         connection.transport.write(
