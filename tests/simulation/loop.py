@@ -143,7 +143,7 @@ def run(scheduler: Scheduler, main: Coroutine[Any, Any, Result]) -> Result:
     finally:
         for task in asyncio.all_tasks(loop):  # nothing more is to happen, not even a tidy end
             task._log_destroy_pending = False  # type: ignore[attr-defined]
-            with suppress(Exception, Died):
+            with suppress(Exception, Died, BaseExceptionGroup):
                 task.get_coro().close()  # type: ignore[union-attr]
         asyncio.set_event_loop(None)
         loop.close()
