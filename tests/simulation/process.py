@@ -98,8 +98,7 @@ class Process:
             for task in list(self._tasks):
                 task._log_destroy_pending = False  # type: ignore[attr-defined]
                 try:
-                    # The one that runs now ends by itself; a group of tasks ends as one.
-                    with suppress(Exception, Died, BaseExceptionGroup):
+                    with suppress(Exception, Died):  # the one that runs now ends by itself
                         task.get_coro().close()  # type: ignore[union-attr]
                 except* GeneratorExit:
                     pass  # a TaskGroup tells of its end so
