@@ -13,6 +13,8 @@ without rebuilding, and a graph loaded from disk attaches itself to whatever slo
 The only door to usearch. Owned by `index.ShardIndex`. One thread at a time.
 """
 
+import contextlib
+import importlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -20,6 +22,12 @@ from typing import NamedTuple
 import numkong
 import numpy as np
 import numpy.typing as npt
+
+# The ONNX runtime below fastembed (seen with 1.31) ends the process if usearch was loaded before;
+# the other way round both work. Who has not installed it has nothing to load.
+with contextlib.suppress(ImportError):
+    importlib.import_module("onnxruntime")
+
 from usearch.index import Index
 
 from mq9cluster.domain.errors import EmbedderMismatch, InvalidField
