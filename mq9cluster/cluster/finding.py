@@ -171,17 +171,11 @@ class Finder:
             by_leader.pop("", None)
             mine = by_leader.pop(self._me, [])
             said: dict[int, Stand] = {}  # where those led here stand, by what other leaders say
-            async with asyncio.TaskGroup() as group:
-                others = [
-                    group.create_task(self._place(asking, waiting, leader, led, mine, said))
-                    for leader, led in by_leader.items()
-                ]
-                if mine and others:
-                    await asyncio.wait(others, timeout=SAID_S)
-                if mine:
-                    left = [shard for shard in mine if shard not in said]
-                    stands = said | (await self._here.confirm(left) if left else {})
-                    await self._stand(asking, waiting, self._me, mine, stands)
+            others = [
+                asyncio.ensure_future(self._place(asking, waiting, leader, led, mine, said))
+                for leader, led in by_leader.items()
+            ]
+            await asyncio.gather(*others, self._place_mine(asking, waiting, mine, others, said))
             if waiting:
                 await asyncio.sleep(RETRY_S)
 
@@ -206,6 +200,23 @@ class Finder:
         said.update(self._here.confirmed_by(leader, said_terms))
         stands = {int(shard): Stand(*stand) for shard, stand in answer.items()}
         await self._stand(asking, waiting, leader, led, stands)
+
+    async def _place_mine(
+        self,
+        asking: Asking,
+        waiting: set[int],
+        mine: Sequence[int],
+        others: "Sequence[asyncio.Future[None]]",
+        said: Mapping[int, Stand],
+    ) -> None:
+        """Confirm what is led here: by what the others say, or by asking voters in a round."""
+        if not mine:
+            return
+        if others:
+            await asyncio.wait(others, timeout=SAID_S)
+        left = [shard for shard in mine if shard not in said]
+        stands = {**said, **(await self._here.confirm(left) if left else {})}
+        await self._stand(asking, waiting, self._me, mine, stands)
 
     async def _stand(
         self,
