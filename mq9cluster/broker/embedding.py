@@ -10,8 +10,8 @@ rest.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Final, NamedTuple
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -158,7 +158,9 @@ class Embedding:
             while self._waiting:
                 step = self._waiting[:CARDS_PER_STEP]
                 del self._waiting[:CARDS_PER_STEP]
-                found = await self._computed([card for card, _ in step])
+                cards = [card for card, _ in step]
+                found: list[dict[str, bytes]] = [{} for _ in step]
+                await self._surely(self._compute(cards, found))
                 if self._service():
                     self._start(self._finish_with_service(step, found))
                 else:
@@ -169,8 +171,20 @@ class Embedding:
                 self._loop.call_soon(self._begin)
 
     async def _finish_with_service(self, step: Step, found: list[dict[str, bytes]]) -> None:
-        await self._add_served([card for card, _ in step], found, SERVICE_WAIT_S)
+        await self._surely(self._add_served([card for card, _ in step], found, SERVICE_WAIT_S))
         self._finish(step, found)
+
+    async def _surely(self, work: Coroutine[Any, Any, None]) -> None:
+        """Wait for `work`. What it leaves out by a mistake, `reembedding` brings later: whoever
+        registers must not wait for ever, nor those behind.
+        """
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait([task])
+        finally:
+            task.cancel()
+        if error := task.exception():
+            _log.error("a mistake while cards were embedded", exc_info=error)
 
     def _finish(self, step: Step, found: list[dict[str, bytes]]) -> None:
         self._count -= len(step)
@@ -180,7 +194,8 @@ class Embedding:
 
     async def codes_of(self, cards: Sequence[AgentCard], wait_s: float) -> list[dict[str, bytes]]:
         """What this node's embedders make of cards; a service may be waited for so long."""
-        found = await self._computed(cards)
+        found: list[dict[str, bytes]] = [{} for _ in cards]
+        await self._compute(cards, found)
         await self._add_served(cards, found, wait_s)
         return found
 
@@ -191,25 +206,21 @@ class Embedding:
             return None
         return model if self._loop.time() >= self._service_rests_until_s else None
 
-    async def _computed(self, cards: Sequence[AgentCard]) -> list[dict[str, bytes]]:
-        """What the embedders make of cards that need nobody else."""
+    async def _compute(self, cards: Sequence[AgentCard], found: list[dict[str, bytes]]) -> None:
+        """Add what embedders make of cards that need nobody else."""
         usable = self.usable()
         model = self.model
         local = model if isinstance(model, StaticModel) and str(model.id) in usable else None
         with_concepts = self._language.id in usable
 
-        def compute() -> list[dict[str, bytes]]:
-            found: list[dict[str, bytes]] = []
-            for card in cards:
-                codes: dict[str, bytes] = {}
+        def compute() -> None:
+            for card, codes in zip(cards, found, strict=True):
                 if with_concepts and (code := self._language.concepts.card_code(card)):
                     codes[self._language.id] = code
                 if local and (code := local.card_code(card)):
                     codes[str(local.id)] = code
-                found.append(codes)
-            return found
 
-        return await self._thread.run(compute)
+        await self._thread.run(compute)
 
     async def _add_served(
         self, cards: Sequence[AgentCard], found: list[dict[str, bytes]], wait_s: float
