@@ -144,6 +144,7 @@ class Node(MemberEvents):
             self._tokens,
             cluster.me.node_id,
             cluster.incarnation,
+            lambda: cluster.may_hand_out,
             config.duplicate_window_ms,
             config.limits.waiting_fetches_max,
         )

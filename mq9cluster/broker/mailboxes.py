@@ -6,6 +6,7 @@ for is known here, so that it can be let go when the connection ends.
 """
 
 from base64 import b32encode
+from collections.abc import Callable
 from functools import partial
 from typing import Final, NamedTuple
 
@@ -21,7 +22,7 @@ from mq9cluster.domain.command import (
     FetchMessages,
     Owner,
 )
-from mq9cluster.domain.errors import Overloaded
+from mq9cluster.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.limits import WAITING_FETCHES_DEFAULT
 from mq9cluster.domain.message import Priority
 from mq9cluster.domain.outcome import Done, MailboxCreated, MessageStored, Outcome, Refused
@@ -34,6 +35,8 @@ GENERATED_PREFIX: Final = "mbx."
 GENERATED_BYTES: Final = (
     20  # 160 bits: beyond guessing, and 32 characters of base32 without padding
 )
+
+NO_LEASE: Final = "this node has no contact with the cluster"
 
 
 class Target(NamedTuple):
@@ -71,14 +74,18 @@ class Mailboxes:
         random: Random,
         node: int,
         incarnation: int,
+        may_hand_out: Callable[[], bool],
         duplicate_window_ms: int,
         waiting_max: int = WAITING_FETCHES_DEFAULT,
     ) -> None:
-        """`waiting_max` FETCHes of one connection may wait at a time."""
+        """`may_hand_out` says whether the lease of this node's run holds; `waiting_max` FETCHes of
+        one connection may wait at a time.
+        """
         self._shards = shards
         self._random = random
         self._node = node
         self._incarnation = incarnation
+        self._may_hand_out = may_hand_out
         self._duplicate_window_ms = duplicate_window_ms
         self._waiting_max = waiting_max
         self.waiting_refused = 0  # FETCHes over that
@@ -157,11 +164,17 @@ class Mailboxes:
         if len(client.waiting) >= self._waiting_max:
             self.waiting_refused += 1
             raise Overloaded(f"{self._waiting_max} FETCHes wait on this connection")
-        if isinstance(request.read, FetchMessages) and not request.read.ack_wait_ms:
+        held = isinstance(request.read, FetchMessages) and not request.read.ack_wait_ms
+        if held:
+            if not self._may_hand_out():
+                raise Unavailable(NO_LEASE)
             client.shards[target.shard] = None
 
         def done(found: MessagesRead | Refused) -> None:
             client.waiting.pop(waiter, None)
+            gave = held and isinstance(found, MessagesRead) and found.handout
+            if gave and not self._may_hand_out():  # others may have these soon, or have them
+                found = Refused(OutcomeUnknown(NO_LEASE))
             _answer_read(call, found, as_text=request.as_text)
 
         waiter = Waiter(request.read, request.wait_ms, done, client.owner)

@@ -127,6 +127,11 @@ class Cluster:
         lost = sum(not self._leader_of(shard) for shard in self.shards.all)
         return f"{lost} shards have no leader" if lost else ""
 
+    @property
+    def may_hand_out(self) -> bool:
+        """Whether messages that clients here are handed stay theirs: this node's lease holds."""
+        return self._runs.holds
+
     def _leader_of(self, shard: Shard) -> str:
         """Its leader; of a shard without a replica here, who says so, used by a client or not."""
         known = self._links.leader_of(shard.shard)

@@ -48,6 +48,13 @@ class Runs:
         self._led_meta_since_s: float | None = None
         self._released: dict[tuple[int, int, int], float] = {}
 
+    @property
+    def holds(self) -> bool:
+        """Whether what is handed out now stays with who gets it: nobody has ended the run. Asked at
+        the moment itself: after a pause messages come before `watch` notices what time it is.
+        """
+        return self.in_lease and (self._meta.engine.is_leader or self._loop.time() <= self._until_s)
+
     def begin(self) -> None:
         """This node's run is known to all: its lease begins."""
         self.in_lease = True

@@ -201,6 +201,7 @@ class WholeNode(MemberEvents):
             NodeRandom(f"{seed}/names"),
             cluster.me.node_id,
             cluster.incarnation,
+            lambda: cluster.may_hand_out,
             self._duplicate_window_ms(),
             WAITING_FETCHES_MAX,
         )
