@@ -279,7 +279,8 @@ class Shard:
             parcel.maybe_done = True
             self._not_taken(parcel)
         elif isinstance(outcomes, Refused):
-            if outcomes.error.code == LOST.error.code:
+            # "Nothing was done" is said of that leader: one before it may have it in the log.
+            if parcel.maybe_done or outcomes.error.code == LOST.error.code:
                 self._not_taken(parcel)
             else:
                 self._finish(sequence, [outcomes] * len(parcel.waiting))

@@ -288,6 +288,31 @@ async def test_an_answer_to_an_earlier_run_is_not_taken_for_one_to_this(
     assert len(taken) == 2
 
 
+async def test_what_an_earlier_leader_may_have_done_is_not_refused_by_a_full_one(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was answered with `overloaded`, which says that nothing was done, and could be stored."""
+    shard = await one.start()
+    monkeypatch.setattr(shard_module, "RETRY_S", 0.0)
+    tries: list[Callable[[list[Outcome] | Refused | None], None]] = []
+
+    def accept(_: bytes, done: Callable[[list[Outcome] | Refused | None], None]) -> None:
+        tries.append(done)
+        if len(tries) in (2, 4):
+            raise Overloaded("full")
+
+    monkeypatch.setattr(replica_of(shard), "accept", accept)
+    sent = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"one")))
+    await until(lambda: len(tries) == 1)
+    tries[0](None)
+    await until(lambda: len(tries) == 3 or sent.done())
+    tries[-1]([MessageStored(1)])
+    assert await asyncio.wait_for(sent, 30) == MessageStored(1)
+    refused = await outcome_of(shard, SendMessage(REF, b"two"))  # which nobody else can have
+    assert isinstance(refused, Refused)
+    assert isinstance(refused.error, Overloaded)
+
+
 async def test_a_waiting_fetch_is_answered_by_the_message_it_waits_for(one: OneShard) -> None:
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
