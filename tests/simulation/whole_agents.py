@@ -10,6 +10,7 @@ that name, whole; only an answer that was allowed to be stale may be an old one.
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -58,15 +59,34 @@ def agent(state: State, operation: Operation) -> tuple[bool, State]:
     return told or not met, state  # REPORT by mailbox
 
 
+@dataclass(eq=False, slots=True)
+class Touch:
+    """A REGISTER or REPORT of a mortal agent that is not yet answered."""
+
+    invoked_s: float
+    registers: bool
+
+
 class Mortal:
     """An agent with a ttl. After anything unknown nothing is claimed of it any more."""
 
-    def __init__(self, ttl_s: int) -> None:
-        self.ttl_s = ttl_s
+    def __init__(self) -> None:
+        self.ttl_s = 0  # until somebody registers it
         self.alive_until_s = 0.0  # for sure
         self.told_s = 0.0  # when this was so
-        self.gone_s = 0.0  # from then on, for sure; 0: it was never there
+        self.gone_s = 0.0  # from then on, if nothing is under way; 0: it was never there
         self.unknown = False
+        self._under_way: list[Touch] = []
+
+    def begin(self, invoked_s: float, *, registers: bool) -> Touch:
+        """REGISTER or REPORT leaves."""
+        touch = Touch(invoked_s, registers)
+        self._under_way.append(touch)
+        return touch
+
+    def end(self, touch: Touch) -> None:
+        """It was answered, or never will be."""
+        self._under_way.remove(touch)
 
     def touched(self, invoked_s: float, now_s: float) -> None:
         """REGISTER or REPORT was acknowledged."""
@@ -80,7 +100,11 @@ class Mortal:
 
     def must_be_gone(self, invoked_s: float) -> bool:
         """Whether it must not."""
-        return not self.unknown and 0 < self.gone_s < invoked_s
+        return not self.unknown and 0 < self.gone_s < invoked_s and not self._may_have_come_back()
+
+    def _may_have_come_back(self) -> bool:
+        """By a REGISTER that is applied and not yet answered (seed 707), or kept by a REPORT."""
+        return any(touch.registers or touch.invoked_s < self.gone_s for touch in self._under_way)
 
 
 class AgentsHistory:
@@ -110,6 +134,8 @@ class AgentsHistory:
             self._generations[base] += 1
             name = f"{base}-{self._generations[base]}"
         self.operations[name]  # known from now on: a command by mailbox may meet it
+        if mortal:  # before it is registered, too: a REPORT may come to it behind a REGISTER
+            self.mortals.setdefault(name, Mortal())
         return name
 
     def new_card(self, client: "Client", name: str) -> "Reply":
@@ -127,8 +153,8 @@ class AgentsHistory:
         if mailbox := draw.choice(MAILBOXES):
             card["mailbox"] = mailbox
         if name.startswith("mortal"):
-            mortal = self.mortals.setdefault(name, Mortal(draw.choice([2, 3])))
-            card["ttl"] = mortal.ttl_s
+            mortal, ttl_s = self.mortals[name], draw.choice([2, 3])
+            card["ttl"] = mortal.ttl_s = mortal.ttl_s or ttl_s
             card.pop("mailbox", None)
         if "embedder" in self.world.options.features and draw.random() < 0.1:
             card["vector"] = [draw.uniform(-1, 1) for _ in range(DIMENSIONS)]
@@ -228,10 +254,12 @@ class AgentClient:
         name = agents.pick(client, mortal=client.random.random() < 0.3)
         card = agents.new_card(client, name)
         mortal = agents.mortals.get(name)
+        touch = mortal.begin(client.now_s, registers=True) if mortal else None
         value = (card["payload"], address(card.get("mailbox", "")))
 
         def heard(reply: "Reply | None", code: str, invoked_s: float) -> None:
-            if mortal is not None:
+            if mortal is not None and touch is not None:
+                mortal.end(touch)
                 self._touched(mortal, code, invoked_s)
             elif not code:
                 agents.note(name, Operation(invoked_s, client.now_s, "write", value, told=True))
@@ -253,12 +281,14 @@ class AgentClient:
         agents, client = self._agents, self._client
         name = agents.pick(client, mortal=client.random.random() < 0.4)
         mortal = agents.mortals.get(name)
+        touch = mortal.begin(client.now_s, registers=False) if mortal else None
         info = client.random.randrange(1_000_000)
         agents.reports[name].add(info)
 
         def heard(_: "Reply | None", code: str, invoked_s: float) -> None:
             missing = code == "agent_not_found"
-            if mortal is not None:
+            if mortal is not None and touch is not None:
+                mortal.end(touch)
                 if missing and mortal.must_live(invoked_s, client.now_s):
                     agents.broken(f"{name} lives, and could not report")
                 if not code and mortal.must_be_gone(invoked_s):

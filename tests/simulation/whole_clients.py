@@ -271,6 +271,7 @@ class Client:
             return
         box, sent = self._tried.pop(self.random.randrange(len(self._tried)))
         sent.tries += 1
+        sent.refused_s = None  # until this try is answered it may be there (seed 719)
         self._send(box, sent)
 
     def _send(self, box: BoxHistory, sent: Sent) -> None:

@@ -41,7 +41,7 @@ class Sent:
     acknowledged_s: float | None = None
     maybe: bool = False  # an attempt's outcome is unknown
     tries: int = 1
-    refused_s: float | None = None
+    refused_s: float | None = None  # when its last try was; None: not, or it is being tried again
 
 
 @dataclass(slots=True)
