@@ -86,6 +86,7 @@ class Embedders:
 
     def _follow(self, role: Role, by: str) -> None:
         if by == role.current:
+            self._retire(role.following)  # some agents may have codes of it by now
             role.following, role.embedded = None, []
         elif not by:
             self._take_over(role, by)

@@ -74,6 +74,14 @@ def test_a_change_may_be_taken_back_and_begins_anew_then():
     assert embedders.current() == OLD
 
 
+def test_what_was_made_for_a_change_that_is_taken_back_is_dropped():
+    embedders = with_nodes()
+    for model in (NEW, OLD):
+        for node in NODES:
+            embedders.announce(node, {CONCEPT: LEXICON, MODEL: model}, NODES)
+    assert (embedders.wanted(), embedders.retired) == ([LEXICON, OLD], [NEW])
+
+
 def test_an_embedder_that_comes_back_is_not_retired_any_more():
     embedders = with_nodes()
     for model in (NEW, OLD):
