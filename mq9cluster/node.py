@@ -311,7 +311,7 @@ class Node(MemberEvents):
     def _start_durability(self, store: Store) -> Durability:
         threads = ThreadPoolExecutor(SYNC_THREADS, thread_name_prefix="sync")
         self._running.callback(threads.shutdown)
-        return Durability(
+        durability = Durability(
             store.database,
             self.fail,
             offload_to(threads),
@@ -320,6 +320,8 @@ class Node(MemberEvents):
             checkpoint=store.checkpoint,
             sync_delay_s=_injected_ms(SYNC_DELAY_VARIABLE) / 1000,
         )
+        store.database.on_read_failed = durability.fail
+        return durability
 
     def _start_scrubbing(self, store: Store, durability: Durability) -> None:
         rows = store.database.rows_in_files
@@ -499,5 +501,7 @@ async def _first(*work: Coroutine[Any, Any, object]) -> None:
         task.cancel()
     if others:
         await asyncio.wait(others)
-    for task in done:
-        task.result()
+    # A start and a failure end together where both tell of the same disk: all must be seen.
+    errors = [error for task in done if (error := task.exception())]
+    if errors:
+        raise errors[0]

@@ -2,7 +2,8 @@
 written so far.
 
 Called by `state` and `log` (rows), `store` (open and checks) and `cluster/durability.py` (write,
-sync). Every error of RocksDB leaves here as `StorageFailed` or `StorageCorrupt`, in one line.
+sync). Every error of RocksDB leaves here as `StorageFailed` or `StorageCorrupt`, in one line; of
+one that a read meets the node hears, too, whoever reads.
 
 What makes it strict:
 
@@ -104,20 +105,28 @@ class Batch(Protocol):
 class Table:
     """One family of rows."""
 
-    __slots__ = ("_get", "_rows", "handle", "name")
+    __slots__ = ("_failed", "_get", "_rows", "handle", "name")
 
-    def __init__(self, name: str, rows: rocksdict.Rdict, handle: rocksdict.ColumnFamily) -> None:
+    def __init__(
+        self,
+        name: str,
+        rows: rocksdict.Rdict,
+        handle: rocksdict.ColumnFamily,
+        failed: Callable[[Exception], NoReturn],
+    ) -> None:
+        """`failed` tells of an error that a read met, and raises it as ours."""
         self.name = name
         self.handle: object = handle
+        self._failed = failed
         self._rows = rows
         self._get = rows.get
 
     def get(self, key: bytes) -> bytes | None:
-        """The value under `key`, or None."""
+        """The value under `key`, or None. Raises StorageFailed."""
         try:
             value: bytes | None = self._get(key)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more special
-            _translate(error)
+            self._failed(error)
         return value
 
     def number(self, name: str) -> int:
@@ -156,11 +165,11 @@ class Table:
             rows = self._rows.iter(options)
             if reverse:
                 rows.seek_to_last()
-                return _backwards(rows, options, start, strip)
+                return _backwards(rows, options, start, strip, self._failed)
             rows.seek(start)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more special
-            _translate(error)
-        return _forwards(rows, options, strip)
+            self._failed(error)
+        return _forwards(rows, options, strip, self._failed)
 
     def check(self, start: bytes, rows_max: int) -> bytes | None:
         """Read up to `rows_max` rows from `start` on through their checksums, past the cache.
@@ -180,7 +189,7 @@ class Table:
             rows.status()
             return bytes(rows.key()) if valid() else None
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more special
-            _translate(error)
+            self._failed(error)
 
 
 class Database:
@@ -188,7 +197,15 @@ class Database:
     meanwhile.
     """
 
-    __slots__ = ("_database", "_on_synced", "_sync_on", "_tables", "_write", "path")
+    __slots__ = (
+        "_database",
+        "_on_synced",
+        "_sync_on",
+        "_tables",
+        "_write",
+        "on_read_failed",
+        "path",
+    )
 
     def __init__(
         self, path: Path, database: rocksdict.Rdict, on_synced: Callable[[int], None] | None
@@ -198,9 +215,15 @@ class Database:
         self._write = cast(Callable[[Batch], None], database.write)
         self._on_synced = on_synced
         self._sync_on = True
+        # Set by the node, which must not go on. Told here, for no reader could be trusted to: what
+        # is raised to a client's request, a task or a timer ends that and nothing else.
+        self.on_read_failed: Callable[[StorageFailed], None] = _ignore
         self._tables = {
             name: Table(
-                name, database.get_column_family(name), database.get_column_family_handle(name)
+                name,
+                database.get_column_family(name),
+                database.get_column_family_handle(name),
+                self._read_failed,
             )
             for name in FAMILIES
         }
@@ -225,6 +248,13 @@ class Database:
             return cls(path, database, on_synced)
         except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more special
             _translate(error, while_opening=path)
+
+    def _read_failed(self, error: Exception) -> NoReturn:
+        try:
+            _translate(error)
+        except StorageFailed as failed:
+            self.on_read_failed(failed)
+            raise
 
     def table(self, name: str) -> Table:
         """The family called `name`."""
@@ -297,6 +327,7 @@ class Database:
 
     def close(self) -> None:
         """Sync and close."""
+        self.on_read_failed = _ignore
         try:
             self._database.flush_wal(self._sync_on)
             for table in self._tables.values():
@@ -309,7 +340,10 @@ class Database:
 
 # `_bounds` is only held: the iterator points into the ReadOptions' upper bound but does not own it.
 def _forwards(
-    rows: rocksdict.RdictIter, _bounds: rocksdict.ReadOptions, strip: int
+    rows: rocksdict.RdictIter,
+    _bounds: rocksdict.ReadOptions,
+    strip: int,
+    failed: Callable[[Exception], NoReturn],
 ) -> Iterator[tuple[bytes, bytes]]:
     valid, key, value, step = rows.valid, rows.key, rows.value, rows.next
     try:
@@ -318,11 +352,15 @@ def _forwards(
             step()
         rows.status()
     except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more special
-        _translate(error)
+        failed(error)
 
 
 def _backwards(
-    rows: rocksdict.RdictIter, _bounds: rocksdict.ReadOptions, start: bytes, strip: int
+    rows: rocksdict.RdictIter,
+    _bounds: rocksdict.ReadOptions,
+    start: bytes,
+    strip: int,
+    failed: Callable[[Exception], NoReturn],
 ) -> Iterator[tuple[bytes, bytes]]:
     valid, key, value, step = rows.valid, rows.key, rows.value, rows.prev
     try:
@@ -334,7 +372,7 @@ def _backwards(
             step()
         rows.status()
     except Exception as error:  # noqa: BLE001 - rocksdict raises nothing more special
-        _translate(error)
+        failed(error)
 
 
 def _walk(options: rocksdict.ReadOptions) -> None:
@@ -407,6 +445,10 @@ def _family_options(name: str, limits: DatabaseLimits, cache: rocksdict.Cache) -
     if name in QUEUE_LIKE:
         options.add_compact_on_deletion_collector_factory(TOMBSTONE_WINDOW, TOMBSTONE_TRIGGER, 0.5)
     return options
+
+
+def _ignore(_: StorageFailed) -> None:
+    """Nobody is told: the database is being opened, or closed."""
 
 
 def _translate(error: Exception, while_opening: Path | None = None) -> NoReturn:

@@ -14,7 +14,7 @@ import asyncio
 from bisect import bisect_left, insort
 from collections.abc import Callable, Iterator
 from struct import Struct
-from typing import Any
+from typing import Any, NoReturn
 
 from mq9cluster.domain.ports import Family
 from mq9cluster.machine import keys
@@ -62,8 +62,9 @@ class SimBatch:
 class SimTable:
     """One family of rows. Stands for `storage.database.Table`."""
 
-    def __init__(self, name: str, disk: Disk) -> None:
+    def __init__(self, name: str, disk: Disk, failed: Callable[[StorageFailed], NoReturn]) -> None:
         self.name = name
+        self._failed = failed
         self.handle = name
         self.noted = {key: value for (family, key), value in disk.rows.items() if family == name}
         self.keys = sorted(self.noted)
@@ -72,7 +73,7 @@ class SimTable:
     def get(self, key: bytes) -> bytes | None:
         """The value under `key`, or None. Raises StorageCorrupt."""
         if self._damaged and (self.name, key) in self._damaged:
-            raise StorageCorrupt("storage: block checksum mismatch")
+            self._failed(StorageCorrupt("storage: block checksum mismatch"))
         return self.noted.get(key)
 
     def check(self, start: bytes, rows_max: int) -> bytes | None:
@@ -84,7 +85,7 @@ class SimTable:
 
     def _check(self, keys: list[bytes]) -> None:
         if self._damaged and any((self.name, key) in self._damaged for key in keys):
-            raise StorageCorrupt("storage: block checksum mismatch")
+            self._failed(StorageCorrupt("storage: block checksum mismatch"))
 
     def between(self, start: bytes, stop: bytes) -> list[bytes]:
         """Keys start <= key < stop, in order."""
@@ -135,10 +136,11 @@ class SimDatabase:
         self.disk = disk
         self.path = path
         self._on_synced = on_synced
+        self.on_read_failed: Callable[[StorageFailed], None] = lambda _: None
         self.dead = False  # the process is gone: nothing it still tries may reach the disk
         self._on_state = on_state
         self._scheduler = scheduler
-        self._tables = {name: SimTable(name, disk) for name in FAMILIES}
+        self._tables = {name: SimTable(name, disk, self._read_failed) for name in FAMILIES}
         self._stood_still_us = 0
         self._offloaded_at: int | None = None  # what an offloaded sync is for
         self._sequence: int = disk.rows.get(SEQUENCE, 0)
@@ -152,6 +154,11 @@ class SimDatabase:
         prefix = key[:_PREFIX]
         row = hash((family, key[_PREFIX:], value))  # compared within this run only
         self.digests[prefix] = self.digests.get(prefix, 0) + sign * row
+
+    def _read_failed(self, error: StorageFailed) -> NoReturn:
+        if not self.dead:
+            self.on_read_failed(error)
+        raise error
 
     def table(self, name: str) -> SimTable:
         """The family called `name`."""

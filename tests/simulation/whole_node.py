@@ -129,6 +129,7 @@ class WholeNode(MemberEvents):
             retention=self.world.options.retention,
             checkpoint=store.checkpoint,
         )
+        database.on_read_failed = durability.fail
         task = asyncio.get_running_loop().create_task(self._serve(store, durability, seed))
         task.add_done_callback(self._served)
 

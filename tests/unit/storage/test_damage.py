@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from mq9cluster.storage.database import DatabaseLimits
-from mq9cluster.storage.errors import StorageFailed
+from mq9cluster.storage.errors import StorageCorrupt, StorageFailed
 from mq9cluster.storage.store import Store, open_store
 
 FAMILIES = ("messages", "index", "log")
@@ -263,4 +263,37 @@ def test_a_large_database_is_scrubbed_while_it_runs_and_damage_is_found(tmp_path
         again()
     with pytest.raises(StorageFailed, match=r"^storage: Corruption"):
         list(store.database.table("messages").scan(b"", b"\xff"))
+    store.close()
+
+
+def rot(directory: Path) -> None:
+    """Flip a bit in the first block of each SST file, in place, under whoever has it open."""
+    for path in files(directory, "*.sst"):
+        with path.open("r+b") as file:
+            file.seek(30)
+            (byte,) = file.read(1)
+            file.seek(30)
+            file.write(bytes([byte ^ 1]))
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda table: table.get(b"000000"),
+        lambda table: list(table.scan(b"", b"\xff")),
+        lambda table: list(table.scan(b"", b"\xff", reverse=True)),
+        lambda table: table.check(b"", 1_000),
+    ],
+    ids=["get", "scan", "scan backwards", "check"],
+)
+def test_the_node_hears_of_damage_whoever_reads_it(tmp_path, read):
+    store = opened(tmp_path)
+    write(store, "messages", 0, 200)
+    store.database.flush()
+    told: list[StorageFailed] = []
+    store.database.on_read_failed = told.append
+    rot(tmp_path)
+    with pytest.raises(StorageCorrupt) as raised:
+        read(store.database.table("messages"))
+    assert told == [raised.value]
     store.close()
