@@ -30,17 +30,26 @@ class Descriptors:
         """Limit, and lift."""
         while not scene.over:
             victim = await scene.leader()
-            with scene.fault(self.name, [victim], lost=True):
-                pid = victim.pid
-                before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-                files = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
-                limits = (min(files + FILES_SPARE, before[1]), before[1])
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+            with scene.fault(self.name, [victim], lost=True), _few_files(victim.pid):
                 async with _crowd(victim, CROWD_OVER_FILES):
                     await scene.wait(scene.rng.uniform(2, 6))
-                with contextlib.suppress(ProcessLookupError):
-                    resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
             await scene.recover()
+
+
+@contextmanager
+def _few_files(pid: int) -> Iterator[None]:
+    """A process that may open hardly more files; another nemesis may end it at any time."""
+    try:
+        before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        files = len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208
+        limits = (min(files + FILES_SPARE, before[1]), before[1])
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, limits)
+    except (ProcessLookupError, FileNotFoundError):
+        yield
+        return
+    yield
+    with contextlib.suppress(ProcessLookupError):
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 @asynccontextmanager
@@ -89,7 +98,8 @@ class Memory:
         undo = scene.janitor.undo_with("rmdir", str(group))
         prefix = victim.prefix
         try:
-            (group / "cgroup.procs").write_text(str(victim.pid))
+            with contextlib.suppress(ProcessLookupError):  # another nemesis may have ended it
+                (group / "cgroup.procs").write_text(str(victim.pid))
             enter = 'echo $$ > "$0"/cgroup.procs; exec "$@"'
             victim.prefix = ("/bin/sh", "-c", enter, str(group), *prefix)  # restarts too
             _limit(group, GROWTH_BYTES)
