@@ -136,7 +136,7 @@ class Replica:
         self._under_way: dict[int, _UnderWay] = {}
         self._led_term = 0
         self._reads: list[tuple[int, Callable[[], None]]] = []
-        self._reads_behind_due: list[tuple[Callable[[], None], Callable[[], None]]] = []
+        self._reads_behind_due: list[tuple[int, Callable[[], None], Callable[[], None]]] = []
         self._expire_at_ms = 0
         self._expire_timer: asyncio.TimerHandle | None = None
         self._group: Group | None = None
@@ -435,18 +435,30 @@ class Replica:
         The timer does that, but after a change of leaders or a pause a read may come before it,
         and must not see what has expired, nor miss what is visible by now.
         """
-        if self.machine.next_due_ms > self._time.now_ms():
+        now_ms = self._time.now_ms()
+        if self.machine.next_due_ms > now_ms:
             then()
             return
+        self._reads_behind_due.append((now_ms, then, lost))
+        if len(self._reads_behind_due) == 1:
+            self._propose(Expire(), self._due_done)
 
-        def done(outcome: Outcome) -> None:
-            waiting, self._reads_behind_due = self._reads_behind_due, []
-            for go_on, give_up in waiting:
-                (give_up if isinstance(outcome, Refused) else go_on)()
-
-        if not self._reads_behind_due:
-            self._propose(Expire(), done)
-        self._reads_behind_due.append((then, lost))
+    def _due_done(self, outcome: Outcome) -> None:
+        """Have go on who waited for it; but not who came when it was stamped already, and for whom
+        something fell due since: they wait for another.
+        """
+        waiting, self._reads_behind_due = self._reads_behind_due, []
+        if isinstance(outcome, Refused):
+            for _, _, lost in waiting:
+                lost()
+            return
+        done_ms = max(self.machine.now_ms, self.machine.next_due_ms - 1)
+        self._reads_behind_due = [read for read in waiting if read[0] > done_ms]
+        if self._reads_behind_due:
+            self._propose(Expire(), self._due_done)
+        for came_ms, then, _ in waiting:
+            if came_ms <= done_ms:
+                then()
 
     def query(self, request: Query, done: FetchDone, client: Hashable = None) -> None:
         """QUERY; `done` gets the messages by msg_id, or LOST where this replica does not lead.
