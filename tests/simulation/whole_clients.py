@@ -408,19 +408,25 @@ class Client:
         msg_id = self.random.choice(held[0])
         delay_s = self.random.choice([0, 0, 2])
         invoked_s = self.now_s
-        held[0].remove(msg_id)
-        if not held[0]:
-            del self._held[box.name]
         group = box.groups.setdefault(GROUP, GroupHistory())
         box.let_go(GROUP, self, invoked_s, {msg_id})
         if box.kind.max_deliver:
             group.maybe_done.add(msg_id)  # it may be a dead letter now
 
         def answered(reply: Reply | None) -> None:
-            if not self.code_of(box, reply, invoked_s):
+            code = self.code_of(box, reply, invoked_s)
+            if not code:
                 self.world.seen["nacked"] += 1
                 if delay_s and not box.kind.max_deliver:
                     group.closed_until_s[msg_id] = invoked_s + delay_s - OFF_S
+            elif code == "timeout" and reply is not None:
+                group.maybe_done.add(msg_id)  # not carried out, it stays in the list: see below
+            # Refused, it stays in the list of its hand-out, ended or not, and the ACK of one behind
+            # it confirms it with the others (seed 2535: a NACK after the ack_wait).
+            if code in ("", "timeout"):
+                held[0].remove(msg_id)
+                if not held[0]:
+                    self._held.pop(box.name, None)
             self.next_soon()
 
         body = {"group_name": GROUP, "msg_id": msg_id, "delay": delay_s}

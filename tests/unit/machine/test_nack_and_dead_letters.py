@@ -89,6 +89,14 @@ def test_a_late_nack_of_what_another_member_now_holds_is_refused(three: Shard) -
     assert ids(three.fetch(by=3)) == []
 
 
+def test_a_refused_nack_leaves_the_message_in_the_list_that_an_ack_confirms(three: Shard) -> None:
+    three.fetch(ack_wait_ms=1_000)
+    three.wait(1_000)
+    assert why(three.nack(1)) is MessageNotFound  # it is open: given back already
+    assert three.ack(2) == Done()
+    assert ids(three.fetch(by=3)) == [3]
+
+
 def test_a_nack_by_the_first_connection_of_a_named_consumer_counts(three: Shard) -> None:
     three.fetch(consumer="c")
     three.fetch(consumer="c", by=2)
