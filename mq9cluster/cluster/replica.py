@@ -430,7 +430,7 @@ class Replica:
             lost()
 
     def _when_due(self, then: Callable[[], None], lost: Callable[[], None]) -> None:
-        """Call `then` once what fell due by now is done.
+        """Call `then` once what fell due by now is done, however many entries that takes.
 
         The timer does that, but after a change of leaders or a pause a read may come before it,
         and must not see what has expired, nor miss what is visible by now.
@@ -444,20 +444,24 @@ class Replica:
             self._propose(Expire(), self._due_done)
 
     def _due_done(self, outcome: Outcome) -> None:
-        """Have go on who waited for it; but not who came when it was stamped already, and for whom
-        something fell due since: they wait for another.
+        """Have go on those for whom nothing is due any more.
+
+        The others wait for another entry: they came when this one was stamped already, or more was
+        due than one entry does. Comparing times hides what has expired, but shows no delayed
+        message whose time has come. What an entry leaves of its own work (of a purge, say) is
+        scheduled at its stamp, behind what is waited for: reads wait for nothing that began later.
         """
         waiting, self._reads_behind_due = self._reads_behind_due, []
         if isinstance(outcome, Refused):
             for _, _, lost in waiting:
                 lost()
             return
-        done_ms = max(self.machine.now_ms, self.machine.next_due_ms - 1)
-        self._reads_behind_due = [read for read in waiting if read[0] > done_ms]
+        due_ms = self.machine.next_due_ms
+        self._reads_behind_due = [read for read in waiting if read[0] >= due_ms]
         if self._reads_behind_due:
             self._propose(Expire(), self._due_done)
         for came_ms, then, _ in waiting:
-            if came_ms <= done_ms:
+            if came_ms < due_ms:
                 then()
 
     def query(self, request: Query, done: FetchDone, client: Hashable = None) -> None:

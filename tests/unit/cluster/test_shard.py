@@ -31,6 +31,7 @@ from mq9cluster.domain.command import (
 from mq9cluster.domain.errors import MailboxNotFound, OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.outcome import Done, MailboxCreated, MessageStored, Outcome, Refused
 from mq9cluster.domain.read import Browse, MessagesRead, Query
+from mq9cluster.machine import due
 from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_parcel
 from mq9cluster.node import SystemClock
 from mq9cluster.storage.store import Store, open_store
@@ -340,6 +341,22 @@ async def test_a_read_waits_for_what_fell_due_before_it(
     monkeypatch.setattr(ShardTime, "now_ms", lambda time: now_ms(time) + 6_000)
     both = await asyncio.gather(queried(shard), queried(shard))
     assert both == [[b"stays", b"comes"]] * 2
+
+
+async def test_a_read_waits_for_all_that_is_due_however_many_entries_that_takes(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Simulator, seed 7672: after seconds without a leader one entry was not enough."""
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    monkeypatch.setattr(Replica, "_expire_when_due", lambda _: None)  # the timer is late
+    monkeypatch.setattr(due, "DUE_WORK_MAX", 2)
+    for n in range(7):
+        await outcome_of(shard, SendMessage(REF, b"%d" % n, delay_s=5))
+    now_ms = ShardTime.now_ms
+    monkeypatch.setattr(ShardTime, "now_ms", lambda time: now_ms(time) + 6_000)
+    both = await asyncio.wait_for(asyncio.gather(queried(shard), queried(shard)), 30)
+    assert both == [[b"%d" % n for n in range(7)]] * 2
 
 
 async def test_a_client_that_leaves_before_its_fetch_looks_leaves_nothing_behind(
