@@ -269,6 +269,7 @@ class Peers:
         async with self._channel(self._addresses[peer]) as channel:
             stream = _GrpcStream(channel.stream_stream(f"/{SERVICE}/{SNAPSHOT}", **_RAW)())
             answering = self._loop.create_task(stream.receive())
+            answering.add_done_callback(_take_note)
             try:
                 first = pb.SnapshotFrame(hello=self._door.hello(peer), header=header)
                 await stream.send(first.SerializeToString())
@@ -361,6 +362,12 @@ class Peers:
                 for name, serve in zip((*STREAMS, SNAPSHOT), handlers, strict=True)
             },
         )
+
+
+def _take_note(answering: "asyncio.Task[bytes]") -> None:
+    """Who gave up sending does not ask for the answer any more; asyncio would complain of that."""
+    if not answering.cancelled():
+        answering.exception()
 
 
 async def _serve(serve: Callable[[Stream], Awaitable[None]], _: Any, context: Any) -> None:

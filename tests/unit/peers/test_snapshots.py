@@ -1,9 +1,11 @@
 """Snapshots on their way to a peer."""
 
 import asyncio
+import gc
 
 import pytest
 
+from mq9cluster.cluster import peers
 from mq9cluster.cluster.peers import SNAPSHOT_CHUNK_BYTES_MAX, PeerUnavailable
 
 GONE_S_MAX = 60.0  # about a second where nothing else runs; else it would be never
@@ -97,6 +99,39 @@ async def test_a_receiver_that_stops_breaks_the_snapshot_off(net):
     with pytest.raises(PeerUnavailable):
         await sending
     assert b.ears.broken_snapshots == 1
+
+
+async def test_a_snapshot_that_is_given_up_leaves_no_complaint_behind(net, monkeypatch, caplog):
+    """Chaos, failpoints, seed 41: the peer was gone, and so was who waited to hear why."""
+    a, _ = await net.pair()
+    broke, told = asyncio.Event(), asyncio.Event()
+
+    class Broken:
+        def __init__(self, call):
+            self.call = call
+
+        async def send(self, _):
+            broke.set()
+            raise PeerUnavailable("broken")
+
+        async def receive(self):
+            await told.wait()
+            raise PeerUnavailable("refused")
+
+    async def chunks():
+        yield b""
+
+    monkeypatch.setattr(peers, "_GrpcStream", Broken)
+    sending = asyncio.create_task(a.peers._send_snapshot("b", b"", chunks()))
+    await broke.wait()
+    await asyncio.sleep(0)  # it waits now for what the peer answered
+    sending.cancel()
+    told.set()
+    await asyncio.wait([sending])
+    await asyncio.sleep(0)
+    del sending
+    gc.collect()
+    assert [r for r in caplog.records if "never retrieved" in r.getMessage()] == []
 
 
 async def test_nothing_is_sent_to_a_peer_that_is_down_or_unknown(net):
