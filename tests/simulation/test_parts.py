@@ -9,12 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from chaos.checkers.linear import Operation
+from chaos.history import NEVER
 from mq9cluster.storage.database import FAMILIES, Database
 from tests.simulation.clock import NodeClock, Scheduler, Storm
 from tests.simulation.database import SimDatabase
 from tests.simulation.disk import Disk
 from tests.simulation.loop import Deadlock, run
 from tests.simulation.network import Network, Weather
+from tests.simulation.whole_counts import Count, Counts, may_have_been
 
 
 def test_things_happen_in_the_order_of_their_times() -> None:
@@ -291,3 +294,39 @@ def test_a_sync_that_a_crash_interrupts_never_returns() -> None:
     disk.write({"b": 2})
     scheduler.run(1_000)
     assert (synced, disk.durable("b")) == ([], None)
+
+
+WRITTEN = Operation(1, 2, "write", "x", told=True)
+
+
+@pytest.mark.parametrize(
+    ("then", "possible"),
+    [
+        ((), True),
+        ((Operation(3, 4, "delete", told=True),), False),
+        ((Operation(3, 4, "read", told=None),), False),
+        ((Operation(3, 4, "touch", told=False),), False),
+        ((Operation(3, 4, "touch", told=True),), True),
+        ((Operation(2, 4, "delete", told=True),), True),  # perhaps before it was written
+        ((Operation(3, 5, "delete", told=True),), True),  # perhaps while it was looked for
+        ((Operation(3, NEVER, "delete"),), True),
+        ((Operation(3, 4, "delete", told=True), Operation(6, 7, "write", "y")), True),
+        ((Operation(3, 4, "delete", told=True), Operation(6.5, 7, "write", "y")), False),
+        ((Operation(3, 4, "delete", told=True), Operation(0, NEVER, "write", "y")), True),
+    ],
+)
+def test_who_is_counted_must_have_been_there(
+    then: tuple[Operation, ...], *, possible: bool
+) -> None:
+    told = (WRITTEN, *then)
+    assert may_have_been(told, 5, 6) is possible
+    counts = Counts()
+    counts.note(Count(5, 6, frozenset(), 1, mortal=0))
+    assert bool(list(counts.wrong({"a": told}))) is not possible
+    assert list(counts.wrong({}))
+    counts = Counts()
+    counts.note(Count(5, 6, frozenset({"b"}), 1, mortal=0))
+    assert list(counts.wrong({"b": (WRITTEN,)})), "it was shown"
+    counts = Counts()
+    counts.note(Count(5, 6, frozenset(), 1, mortal=1))
+    assert not list(counts.wrong({}))

@@ -9,7 +9,7 @@ that name, whole; only an answer that was allowed to be stale may be an old one.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -20,6 +20,7 @@ from chaos.history import NEVER
 from mq9cluster.domain.address import agent_ref, slot_of
 from mq9cluster.domain.limits import SLOTS
 from tests.simulation.search import DIMENSIONS
+from tests.simulation.whole_counts import Count, Counts
 from tests.simulation.whole_history import OFF_S
 
 if TYPE_CHECKING:
@@ -102,6 +103,12 @@ class Mortal:
         """Whether it must not."""
         return not self.unknown and 0 < self.gone_s < invoked_s and not self._may_have_come_back()
 
+    def may_be_there(self, invoked_s: float) -> bool:
+        """Whether what was asked then may have met it."""
+        if self.unknown or self._may_have_come_back():
+            return True
+        return self.gone_s >= invoked_s
+
     def _may_have_come_back(self) -> bool:
         """By a REGISTER that is applied and not yet answered (seed 707), or kept by a REPORT."""
         return any(touch.registers or touch.invoked_s < self.gone_s for touch in self._under_way)
@@ -116,6 +123,7 @@ class AgentsHistory:
         self.mortals: dict[str, Mortal] = {}
         self.cards: dict[tuple[str, str], Reply] = {}  # by name and payload
         self.reports: dict[str, set[int]] = defaultdict(set)
+        self._counts = Counts()
         self._generations: dict[str, int] = defaultdict(int)
         self._writes = 0
 
@@ -191,6 +199,8 @@ class AgentsHistory:
             told[name] = (hit["payload"], hit.get("mailbox", ""))
         if stale:
             return
+        if everybody and not missing:
+            self._count(reply["total"], invoked_s, told.keys())
         for name in self.lasting():
             if name in told or (everybody and self._shard(name) not in missing):
                 seen = told.get(name)
@@ -203,6 +213,15 @@ class AgentsHistory:
             if whole and name not in told and mortal.must_live(invoked_s, now_s):
                 self.broken(f"{name} lives until {mortal.alive_until_s:.3f}, and was not found")
 
+    def _count(self, total: int, invoked_s: float, told: Set[str]) -> None:
+        """So many there are, and these were shown."""
+        if total < len(told):
+            self.broken(f"{len(told)} of {total} agents were found")
+        mortal = sum(
+            one.may_be_there(invoked_s) for name, one in self.mortals.items() if name not in told
+        )
+        self._counts.note(Count(invoked_s, self.world.now_s, told, total - len(told), mortal))
+
     def _shard(self, name: str) -> int:
         return slot_of(agent_ref("$G", name)) * self.world.options.shards // SLOTS
 
@@ -211,6 +230,8 @@ class AgentsHistory:
         for name in self.lasting():
             for wrong in linear.judge(name, self.operations[name], agent, None):
                 self.broken(wrong)
+        for wrong in self._counts.wrong({name: self.operations[name] for name in self.lasting()}):
+            self.broken(wrong)
 
 
 def address(mailbox: str) -> str:
