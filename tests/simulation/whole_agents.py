@@ -284,8 +284,8 @@ class AgentClient:
                 self._touched(mortal, code, invoked_s)
             elif not code:
                 agents.note(name, Operation(invoked_s, client.now_s, "write", value, told=True))
-                if reply and reply["expires_at"]:
-                    agents.broken(f"{name} expires")
+                if reply and reply.get("expires_at", "missing"):
+                    agents.broken(f"{name} does not expire, and REGISTER was answered {reply}")
             elif code == "timeout":
                 agents.note(name, Operation(invoked_s, NEVER, "write", value))
 
