@@ -36,6 +36,10 @@ SAVED_LOOK_S: Final = 15.0  # between two looks whether there is that much to sa
 _log = logging.getLogger(__name__)
 
 
+class NotBuilt(Exception):
+    """The directory has begun anew since whoever asks found it `ready`."""
+
+
 class Missing(NamedTuple):
     """An agent that has no code of an embedder."""
 
@@ -173,9 +177,11 @@ class Directory:
     # --- in the search thread --------------------------------------------------------------------
 
     def index(self, account: str) -> ShardIndex | None:
-        """In the search thread: the agents of an account, where it has any, as of now."""
+        """In the search thread: the agents of an account, where it has any, as of now. NotBuilt."""
         version = self._version
-        if version.behind and version.ready.is_set():
+        if not version.ready.is_set():
+            raise NotBuilt
+        if version.behind:
             self._catch_up(version)
         return version.indexes.get(account)
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from mq9cluster.cluster.directory import Directory
+from mq9cluster.cluster.directory import Directory, NotBuilt
 from mq9cluster.cluster.engine import NotLeader
 from mq9cluster.cluster.replica import Replica
 from mq9cluster.cluster.search_thread import Searching
@@ -123,7 +123,7 @@ class Here:
                 for shard, index in indexes.items()
             }
 
-        return await self._thread.run(count)
+        return await self._when_built(shards, count)
 
     async def answers(
         self,
@@ -142,7 +142,7 @@ class Here:
                 for shard, index in indexes.items()
             }
 
-        return await self._thread.run(search)
+        return await self._when_built(stands, search)
 
     async def answer(
         self,
@@ -162,7 +162,17 @@ class Here:
             held = [(index, one) for index, one in indexes if index is not None]
             return then(*search_together(held, statistics))
 
-        return await self._thread.run(search)
+        return await self._when_built(stands, search)
+
+    async def _when_built(self, shards: Iterable[int], work: Callable[[], T]) -> T:
+        """Do it in the search thread, again if a directory has begun anew before it came to it."""
+        while True:
+            for shard in shards:
+                await self._directories[shard].ready.wait()
+            try:
+                return await self._thread.run(work)
+            except NotBuilt:
+                continue
 
     def _at_their_times(
         self, question: Question, stands: Mapping[int, Stand]

@@ -19,6 +19,7 @@ import orjson
 
 from mq9cluster.broker import search_side
 from mq9cluster.cluster import directory_file, search_thread
+from mq9cluster.cluster.directory import NotBuilt
 from mq9cluster.domain.errors import Mq9Error
 from mq9cluster.search.language import Language
 from mq9cluster.search.lexicon import load_lexicon
@@ -56,7 +57,7 @@ class SimExecutor:
         if future.set_running_or_notify_cancel():
             try:
                 result = work()
-            except Mq9Error as error:  # a client's mistake
+            except (Mq9Error, NotBuilt) as error:  # a client's mistake, or to be asked again
                 future.set_exception(error)
             except Exception as error:
                 self._loop.failures.append(error)

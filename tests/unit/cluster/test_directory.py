@@ -12,12 +12,13 @@ import pytest
 
 from mq9cluster.cluster import directory as directories
 from mq9cluster.cluster import directory_file
-from mq9cluster.cluster.directory import Directory
+from mq9cluster.cluster.directory import Directory, NotBuilt
+from mq9cluster.cluster.finding_here import ANYWHERE, Here
 from mq9cluster.cluster.search_thread import Searchable
 from mq9cluster.domain.agent import parse_card
 from mq9cluster.domain.registry import AgentChange, AgentRow, Change
 from mq9cluster.search.index import ShardIndex
-from mq9cluster.search.query import Answer, Question, parse_units
+from mq9cluster.search.query import NO_STATISTICS, Answer, Question, parse_units
 from mq9cluster.search.together import search_together
 from mq9cluster.search.vectors import quantize
 from tests.support.cluster import until
@@ -38,7 +39,17 @@ class Held(AtOnce):
 
     async def run(self, work: Callable[[], Any]) -> Any:
         done = asyncio.get_running_loop().create_future()
-        self.waiting.append(lambda: done.set_result(work()) if not done.cancelled() else None)
+
+        def do() -> None:
+            try:
+                found = work()
+            except NotBuilt as error:
+                done.set_exception(error)
+            else:
+                if not done.cancelled():
+                    done.set_result(found)
+
+        self.waiting.append(do)
         return await done
 
     def post(self, work: Callable[[], object]) -> None:
@@ -164,6 +175,40 @@ async def test_one_that_is_too_far_behind_is_built_anew_and_is_right(
     state.register("agent-7", "invoice")
     thread.let()
     assert told(state.directory) == await as_built_anew(state)
+
+
+@pytest.mark.parametrize("asked", ["answer", "answers", "statistics"])
+async def test_who_asked_just_before_it_began_anew_is_told_what_it_finds_then(asked: str) -> None:
+    """Simulator, whole nodes, seed 3538: nobody was found, as if there were nobody."""
+    thread = Held()
+    state = State(thread)
+    for number in range(3):
+        state.register(f"agent-{number}", "ocr")
+    await thread.until_ready(state.directory)
+    here = Here({}, {3: state.directory}, thread)
+    question = Question(parse_units("ocr", ANALYZER), depth=MANY)
+    statistics = NO_STATISTICS._replace(agents=3, frequencies=(3,))
+    stands = {3: ANYWHERE}
+    work: Any = {
+        "statistics": lambda: here.statistics(ACCOUNT, question, [3]),
+        "answers": lambda: here.answers(ACCOUNT, question, statistics, stands),
+        "answer": lambda: here.answer(ACCOUNT, question, stands, None, lambda told, _: told),
+    }
+    asking = asyncio.ensure_future(work[asked]())
+    await asyncio.sleep(0)  # it waits in the thread now
+    assert thread.waiting
+    state.directory.rebuild()
+    while not asking.done():
+        thread.let()
+        await asyncio.sleep(0)
+    found = await asking
+    if asked == "statistics":
+        assert found[3] == statistics
+    elif asked == "answers":
+        ((_, ranked),) = found[3].rankings
+        assert ranked.total == 3
+    else:
+        assert found == statistics
 
 
 async def test_one_that_falls_behind_while_it_is_built_begins_again(
