@@ -21,6 +21,7 @@ from math import log
 from typing import Any, Self
 
 import numpy as np
+import numpy.ma  # np.unique would load it later, when files may have run out
 import numpy.typing as npt
 
 from mq9cluster.search.query import PREFIX, WORD, Statistics, Unit
