@@ -3,9 +3,9 @@
 Derived from the registry: `Replica` hands on what each entry changed (`follow`) and has it built
 anew from the state at the start and when another state was installed (`rebuild`). Vectors live in
 the state, so nothing is ever embedded again for it, and what was worked out of cards is read from a
-file where that is still right (`directory_file`). All work is done in the search thread, in order;
-`finding` posts its questions behind what an index has to follow, so a question sees every entry
-that was applied before it was asked.
+file where that is still right (`directory_file`). All work is done in the search thread. What is to
+be followed waits a moment to be followed together; who asks there has it followed first (`index`),
+so a question sees every entry that was applied before it was asked.
 """
 
 import asyncio
@@ -50,12 +50,11 @@ class Missing(NamedTuple):
 class _Version:
     """The indexes, and what they have still to follow. Another state begins another version."""
 
-    __slots__ = ("behind", "graphs_due", "indexes", "posted", "ready", "seen", "unsaved")
+    __slots__ = ("behind", "graphs_due", "indexes", "ready", "seen", "unsaved")
 
     def __init__(self) -> None:
         self.indexes: Indexes = {}  # touched in the search thread only
         self.behind: deque[Sequence[AgentChange]] = deque()
-        self.posted = False  # the search thread will look at what is behind
         self.seen: dict[tuple[str, str], AgentChange] = {}  # the last, of agents seen while built
         self.ready = asyncio.Event()
         self.unsaved = 0  # cards that the file has not, or not so; counted in the search thread
@@ -75,6 +74,7 @@ class Directory:
         self._file = DirectoryFile(searchable, shard)
         self._all_agents = all_agents
         self._version = _Version()
+        self._follow = partial(self._catch_up, self._version)  # one object: posted once
         self._building: asyncio.Task[None] | None = None
         self._posted = [0, 0]  # changes and bytes handed on since the start
         self._done = [0, 0]  # of these; written in the search thread
@@ -103,6 +103,7 @@ class Directory:
         """Begin anew from the state as it is now."""
         self.stop()
         version = self._version = _Version()
+        self._follow = partial(self._catch_up, version)
         self._posted, self._done = [0, 0], [0, 0]
         rows = self._all_agents()
         first = list(islice(rows, ROWS_PER_STEP))
@@ -133,7 +134,7 @@ class Directory:
             await self._thread.run(partial(self._put_rows, version, loaded, step))
             step = list(islice(rows, ROWS_PER_STEP))
         self._thread.post(partial(self._built, version, loaded))
-        self._post_catch_up(version)
+        self._thread.post(partial(self._catch_up, version))
         self._thread.post(partial(self._catch_up_seen, version))
         version.ready.set()
 
@@ -162,17 +163,11 @@ class Directory:
             self.rebuild()
             return
         version.behind.append(changes)
-        if version.ready.is_set() and (
-            any(change.kind is not Change.SEEN for change in changes)
-            or self._posted[0] - self._done[0] >= SEEN_BEHIND_MAX
-        ):
-            self._post_catch_up(version)
-
-    def _post_catch_up(self, version: _Version) -> None:
-        """Have what is behind followed; what comes until that begins is followed with it."""
-        if not version.posted:
-            version.posted = True
-            self._thread.post(partial(self._catch_up, version))
+        if not version.ready.is_set():
+            return
+        cards = sum(change.kind is not Change.SEEN for change in changes)
+        if cards or self._posted[0] - self._done[0] >= SEEN_BEHIND_MAX:
+            self._thread.post_soon(self._follow, cards)
 
     # --- in the search thread --------------------------------------------------------------------
 
@@ -181,9 +176,13 @@ class Directory:
         version = self._version
         if not version.ready.is_set():
             raise NotBuilt
-        if version.behind:
+        return self._followed(version).get(account)
+
+    def _followed(self, version: _Version) -> Indexes:
+        """In the search thread: the indexes, as of now where they are built."""
+        if version.behind and version.ready.is_set():
             self._catch_up(version)
-        return version.indexes.get(account)
+        return version.indexes
 
     def embedders(self) -> set[str]:
         """Whose codes there are, by the last that was followed."""
@@ -195,20 +194,22 @@ class Directory:
 
     def missing_count(self, embedder: str) -> int:
         """In the search thread: how many agents have no code of an embedder."""
-        return sum(index.missing_count(embedder) for index in self._version.indexes.values())
+        return sum(
+            index.missing_count(embedder) for index in self._followed(self._version).values()
+        )
 
     def missing(self, embedder: str) -> list[Missing]:
         """In the search thread: these agents, by name."""
         return [
             Missing(account, name)
-            for account, index in sorted(self._version.indexes.items())
+            for account, index in sorted(self._followed(self._version).items())
             if index.missing_count(embedder)
             for name in index.missing_codes(embedder)
         ]
 
     def drop(self, embedder: str) -> None:
         """In the search thread: forget an embedder's codes."""
-        for index in self._version.indexes.values():
+        for index in self._followed(self._version).values():
             index.drop_embedder(embedder)
 
     def memory_bytes(self) -> int:
@@ -217,7 +218,6 @@ class Directory:
 
     def _catch_up(self, version: _Version) -> None:
         """Follow the entries that were not followed yet."""
-        version.posted = False  # first: what is appended from now on is posted for again
         indexes = version.indexes
         touched: dict[str, ShardIndex] = {}
         for _ in range(len(version.behind)):

@@ -32,6 +32,9 @@ class AtOnce:
     def post(self, work: Callable[[], object]) -> None:
         work()
 
+    def post_soon(self, work: Callable[[], object], changes: int) -> None:
+        self.post(work)
+
     def build(self, work: Callable[[], object], then: Callable[[], object]) -> None:
         work()
         then()

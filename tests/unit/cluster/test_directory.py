@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from mq9cluster.cluster import directory as directories
-from mq9cluster.cluster import directory_file
+from mq9cluster.cluster import directory_file, search_thread
 from mq9cluster.cluster.directory import Directory, NotBuilt
 from mq9cluster.cluster.finding_here import ANYWHERE, Here
-from mq9cluster.cluster.search_thread import Searchable
+from mq9cluster.cluster.search_thread import Searchable, Searching, SearchThread
 from mq9cluster.domain.agent import parse_card
 from mq9cluster.domain.registry import AgentChange, AgentRow, Change
 from mq9cluster.search.index import ShardIndex
@@ -69,11 +69,11 @@ class Held(AtOnce):
 class State:
     """A shard's agents, and a directory that is told what changes."""
 
-    def __init__(self, thread: AtOnce, saved_in: Path | None = None, shard: int = 3) -> None:
+    def __init__(self, thread: Searching, saved_in: Path | None = None, shard: int = 3) -> None:
         self.rows: dict[tuple[str, str], AgentRow] = {}
         self.begin(thread, saved_in, shard)
 
-    def begin(self, thread: AtOnce, saved_in: Path | None = None, shard: int = 3) -> None:
+    def begin(self, thread: Searching, saved_in: Path | None = None, shard: int = 3) -> None:
         searchable = Searchable(thread, lambda: ANALYZER, saved_in)
         self.directory = Directory(searchable, self._all, shard)
         self.directory.rebuild()
@@ -386,3 +386,22 @@ async def test_heartbeats_wait_for_a_question_or_for_many_of_them() -> None:
     assert not thread.waiting
     state.seen("a", 3_000)
     assert len(thread.waiting) == 1
+
+
+async def test_a_question_sees_cards_that_wait_to_be_followed_together(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(search_thread, "SOON_S", 1e6)
+    thread = SearchThread()
+    try:
+        state = State(thread)
+        await state.directory.ready.wait()
+        for number in range(5):
+            state.register(f"agent-{number}", "ocr")
+            found = await thread.run(lambda: state.directory.index(ACCOUNT))
+            assert found is not None
+            assert len(found) == number + 1
+        state.register("late", "ocr")
+        assert await thread.run(lambda: state.directory.missing_count("none")) == 6
+    finally:
+        thread.stop()
