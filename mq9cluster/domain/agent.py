@@ -6,7 +6,6 @@ REGISTER, read by search. Source: docs/protocol.md, section 4, and the A2A Agent
 """
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from hashlib import blake2b
 from typing import NamedTuple
 
@@ -52,8 +51,7 @@ class SearchText(NamedTuple):
     provider: str
 
 
-@dataclass(frozen=True, slots=True)
-class AgentCard:
+class AgentCard(NamedTuple):
     """A checked card. `body` is the registered object as JSON, without `_mq9`."""
 
     name: str
@@ -68,7 +66,13 @@ class AgentCard:
 
     def all_tags(self) -> frozenset[str]:
         """The card's own tags and those of its skills."""
-        return frozenset(self.tags).union(*(skill.tags for skill in self.skills))
+        return frozenset(self._tags())
+
+    def _tags(self) -> set[str]:
+        tags = set(self.tags)
+        for skill in self.skills:
+            tags.update(skill.tags)
+        return tags
 
     def search_text(self) -> SearchText:
         """What is indexed: at most SEARCH_CHARS_MAX characters over all fields."""
@@ -76,12 +80,14 @@ class AgentCard:
             return self._cut_text()
         return SearchText(
             self.name,
-            tuple(sorted(self.all_tags())),
+            tuple(sorted(self._tags())),
             tuple(
-                f"{skill.name} {skill.id}" if skill.name != skill.id else " " + skill.id
-                for skill in self.skills
+                [
+                    f"{name} {skill}" if name != skill else " " + skill
+                    for skill, name, _, _, _ in self.skills
+                ]
             ),
-            "\n".join([self.description, *filter(None, [s.description for s in self.skills])]),
+            "\n".join([self.description, *[s.description for s in self.skills if s.description]]),
             tuple([text for skill in self.skills for text in skill.examples]),
             self.provider,
         )
@@ -96,7 +102,7 @@ class AgentCard:
             left -= len(taken)
             return taken
 
-        tags = tuple(cut(tag) for tag in sorted(self.all_tags()))
+        tags = tuple(cut(tag) for tag in sorted(self._tags()))
         skills = tuple(
             cut(skill.name if skill.name != skill.id else "") + " " + cut(skill.id)
             for skill in self.skills
@@ -122,19 +128,17 @@ def parse_card(body: dict[str, object], encoded: bytes | None = None) -> AgentCa
         encoded = _encode(registered)
     elif _may_be_deep(encoded):
         check_depth(registered)
-    payload = registered.get("payload")
+    get = registered.get
     return AgentCard(
-        name=parse_name(registered.get("name")),
-        mailbox=_mailbox(registered),
-        ttl_s=_ttl(registered.get("ttl")),
-        version=_version(registered.get("version")),
-        provider=_provider(registered.get("provider")),
-        description="\n".join(
-            filter(None, [_text("description", registered.get("description")), *_strings(payload)])
-        ),
-        tags=parse_tags("tags", registered.get("tags")),
-        skills=_skills(registered.get("skills")),
-        body=encoded,
+        parse_name(get("name")),
+        _mailbox(registered),
+        _ttl(get("ttl")),
+        _version(get("version")),
+        _provider(get("provider")),
+        _description(get("description"), get("payload")),
+        parse_tags("tags", get("tags")),
+        _skills(get("skills")),
+        encoded,
     )
 
 
@@ -188,7 +192,8 @@ def parse_tags(field: str, raw: object) -> tuple[str, ...]:
         raise InvalidField(field, "must be a list of strings")
     if len(raw) > TAGS_MAX:
         raise InvalidField(field, f"more than {TAGS_MAX}")
-    return tuple(dict.fromkeys(_label(field, tag) for tag in raw))
+    tags = [_label(field, tag) for tag in raw]
+    return tuple(dict.fromkeys(tags)) if len(tags) > 1 else tuple(tags)
 
 
 def _label(field: str, raw: object) -> str:
@@ -229,6 +234,8 @@ def _ttl(raw: object) -> int | None:
 
 
 def _version(raw: object) -> str:
+    if isinstance(raw, str):
+        return raw
     if isinstance(raw, int | float) and not isinstance(raw, bool):
         return str(raw)
     return _text("version", raw)
@@ -241,11 +248,19 @@ def _provider(raw: object) -> str:
 
 
 def _text(field: str, raw: object) -> str:
+    if isinstance(raw, str):
+        return raw
     if raw is None:
         return ""
-    if not isinstance(raw, str):
-        raise InvalidField(field, "must be a string")
-    return raw
+    raise InvalidField(field, "must be a string")
+
+
+def _description(raw: object, payload: object) -> str:
+    """What the card says of itself, and all strings in a plain card's payload."""
+    text = _text("description", raw)
+    if payload is None:
+        return text
+    return "\n".join(filter(None, [text, *_strings(payload)]))
 
 
 def _skills(raw: object) -> tuple[Skill, ...]:
@@ -255,7 +270,7 @@ def _skills(raw: object) -> tuple[Skill, ...]:
         raise InvalidField("skills", "must be a list")
     if len(raw) > SKILLS_MAX:
         raise InvalidField("skills", f"more than {SKILLS_MAX}")
-    return tuple(_skill(entry) for entry in raw)
+    return tuple([_skill(entry) for entry in raw])
 
 
 def _skill(raw: object) -> Skill:
@@ -263,19 +278,23 @@ def _skill(raw: object) -> Skill:
         return Skill(raw, raw, "", (), ())
     if not isinstance(raw, dict):
         raise InvalidField("skills", "each must be an object or a string")
-    name = _text("skills", raw.get("name"))
-    examples = raw.get("examples")
-    if examples is None:
-        examples = []
-    if not isinstance(examples, list) or len(examples) > EXAMPLES_MAX:
-        raise InvalidField("skills", f"examples must be a list of at most {EXAMPLES_MAX}")
+    get = raw.get
+    name = _text("skills", get("name"))
     return Skill(
-        id=_text("skills", raw.get("id")) or name,
-        name=name,
-        description=_text("skills", raw.get("description")),
-        tags=parse_tags("skills", raw.get("tags")),
-        examples=tuple(_text("skills", example) for example in examples),
+        _text("skills", get("id")) or name,
+        name,
+        _text("skills", get("description")),
+        parse_tags("skills", get("tags")),
+        _examples(get("examples")),
     )
+
+
+def _examples(raw: object) -> tuple[str, ...]:
+    if raw is None:
+        return ()
+    if not isinstance(raw, list) or len(raw) > EXAMPLES_MAX:
+        raise InvalidField("skills", f"examples must be a list of at most {EXAMPLES_MAX}")
+    return tuple([_text("skills", example) for example in raw])
 
 
 def _strings(value: object) -> Iterator[str]:

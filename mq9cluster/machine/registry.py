@@ -54,22 +54,24 @@ def register(ws: Workspace, command: RegisterAgent) -> AgentRegistered:
     slot = slot_of(ref)
     card_key, seen_key = keys.agent_card(slot, ref), keys.agent_seen(slot, ref)
     account, name = account_and_name(ref)
-    row = ws.get(Family.AGENTS, card_key)
+    last_seen = ws.seen(seen_key)
+    # Both rows come and go together: where one is missing the other need not be looked for.
+    row = None if last_seen is None else ws.get(Family.AGENTS, card_key)
     old = unpack_card(row) if row else None
     if old is None and ws.shard.agents >= AGENTS_PER_SHARD_MAX:
         raise Overloaded(f"the shard has {AGENTS_PER_SHARD_MAX} agents")
-    seen = _heard_of(ws, seen_key, ref, command.ttl_s)
+    expires_ms = _heard_of(ws, seen_key, last_seen, ref, command.ttl_s)
     card = _merged(ws, old, command)
     if card == old:
-        ws.agents.append(AgentChange(account, name, Change.SEEN, seen.expires_ms))
+        ws.agents.append(AgentChange(account, name, Change.SEEN, expires_ms))
     else:
         ws.put(Family.AGENTS, card_key, pack_card(card))
         _index(ws, account, name, old.address if old else "", card.address)
         ws.shard.agents += old is None
         ws.agents.append(
-            AgentChange(account, name, Change.REGISTERED, seen.expires_ms, card.body, card.codes)
+            AgentChange(account, name, Change.REGISTERED, expires_ms, card.body, card.codes)
         )
-    return AgentRegistered(name, seen.expires_ms // 1000)
+    return AgentRegistered(name, expires_ms // 1000)
 
 
 def _merged(ws: Workspace, old: Card | None, command: RegisterAgent) -> Card:
@@ -79,16 +81,17 @@ def _merged(ws: Workspace, old: Card | None, command: RegisterAgent) -> Card:
     return old._replace(codes={**old.codes, **dict(command.codes)})
 
 
-def _heard_of(ws: Workspace, seen_key: bytes, ref: bytes, ttl_s: int) -> Seen:
-    """Note that an agent registered; what it reported stays, unless it had expired."""
-    row = ws.seen(seen_key)
+def _heard_of(ws: Workspace, seen_key: bytes, row: bytes | None, ref: bytes, ttl_s: int) -> int:
+    """Note that an agent registered; what it reported stays, unless it had expired.
+
+    `row` is what was known of it. When it expires now, in ms.
+    """
     old = unpack_seen(row) if row else None
     expires_ms = ws.now_ms + ttl_s * 1000 if ttl_s else 0
     report_info = old.report_info if old and old.lives_at(ws.now_ms) else b""
     due_ms = _look_again(ws, ref, old.due_ms if old else 0, expires_ms)
-    seen = Seen(ttl_s, ws.now_ms, expires_ms, due_ms, report_info)
-    ws.put_seen(seen_key, pack_seen(seen))
-    return seen
+    ws.put_seen(seen_key, pack_seen(Seen(ttl_s, ws.now_ms, expires_ms, due_ms, report_info)))
+    return expires_ms
 
 
 def _look_again(ws: Workspace, ref: bytes, due_ms: int, expires_ms: int) -> int:
