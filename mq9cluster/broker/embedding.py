@@ -32,6 +32,7 @@ from mq9cluster.search.static_model import StaticModel
 from mq9cluster.search.vectors import quantize
 
 CARDS_PER_STEP: Final = 64  # some 15 ms of the search thread; then questions have their turn
+STEPS_TOGETHER: Final = 4  # of cards that waited: proposed in one turn, in fewer and larger entries
 WAITING_CARDS_MAX: Final = 8_192  # one or two seconds' worth
 WAITING_BYTES_MAX: Final = 64 << 20
 SERVICE_WAIT_S: Final = 0.3  # a REGISTER waits so long for a service; the vector may come later
@@ -156,15 +157,21 @@ class Embedding:
         """Embed what waits, a step at a time: the more waits, the less each costs."""
         try:
             while self._waiting:
-                step = self._waiting[:CARDS_PER_STEP]
-                del self._waiting[:CARDS_PER_STEP]
-                cards = [card for card, _ in step]
-                found: list[dict[str, bytes]] = [{} for _ in step]
-                await self._surely(self._compute(cards, found))
+                cards: list[tuple[AgentCard, Done]] = []
+                found: list[dict[str, bytes]] = []
+                while self._waiting and len(cards) < STEPS_TOGETHER * CARDS_PER_STEP:
+                    step = self._waiting[:CARDS_PER_STEP]
+                    del self._waiting[:CARDS_PER_STEP]
+                    codes: list[dict[str, bytes]] = [{} for _ in step]
+                    await self._surely(self._compute([card for card, _ in step], codes))
+                    cards += step
+                    found += codes
+                    if self._service():
+                        break  # which is asked for one step meanwhile
                 if self._service():
-                    self._start(self._finish_with_service(step, found))
+                    self._start(self._finish_with_service(cards, found))
                 else:
-                    self._finish(step, found)
+                    self._finish(cards, found)
         finally:
             self._embedding = bool(self._waiting)
             if self._embedding:

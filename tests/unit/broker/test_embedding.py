@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from mq9cluster.broker.embedding import Embedding
+from mq9cluster.broker.embedding import CARDS_PER_STEP, STEPS_TOGETHER, Embedding
 from mq9cluster.cluster.embedders import Embedders
 from mq9cluster.domain.agent import AgentCard, parse_card
 from mq9cluster.domain.outcome import Refused
@@ -64,3 +64,31 @@ async def test_a_mistake_leaves_cards_without_a_vector_and_nobody_waiting(
     trouble = False
     assert await codes_of(embedding, "b") == [{CONCEPT: b"cb", SERVICE: b"sb"}]
     assert (embedding._count, embedding._bytes) == (0, 0)
+
+
+async def test_cards_that_wait_are_given_together_and_no_more_than_four_steps_of_them() -> None:
+    begun: list[str] = []
+
+    def card_code(card: AgentCard) -> bytes:
+        begun.append(card.name)
+        return b"c"
+
+    embedders = Embedders()
+    embedders.announce("n1", {"concept": CONCEPT, "model": ""}, ["n1"])
+    language: Any = SimpleNamespace(id=CONCEPT, concepts=SimpleNamespace(card_code=card_code))
+    asking: Any = None
+    embedding = Embedding(AtOnce(), language, lambda: embedders, asking)
+    count = STEPS_TOGETHER * CARDS_PER_STEP + 1
+    given: list[int] = []
+    all_given = asyncio.Event()
+
+    def give(_: Any) -> None:
+        given.append(len(begun))
+        if len(given) == count:
+            all_given.set()
+
+    for number in range(count):
+        embedding.embed(card_of(str(number)), give)
+    async with asyncio.timeout(30.0):
+        await all_given.wait()
+    assert given == [count - 1] * (count - 1) + [count]
