@@ -8,21 +8,16 @@ mailbox` each agent reports by its mailbox instead of its name, which every shar
 
 import argparse
 import asyncio
-import json
-import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
 
-from bench import report
-from bench.loadgen import BUILD_DIR
-from bench.run import interrupt
-from bench.servers import Fleet, ServerFailed, mq9_fleet
+from bench.connection import Connection
+from bench.harness import measure
+from bench.servers import Fleet, mq9_fleet
 
 CORE_SHARE_MAX = 0.10
 SETTLE_SECONDS = 5.0  # compactions of the REGISTERs
@@ -31,94 +26,37 @@ REGISTERS_OUTSTANDING = 64  # on each connection that registers
 DESCRIPTION = "Reads invoices, books them, and answers questions about the open ones. " * 6
 
 
-class Connection(asyncio.Protocol):
-    """A client that counts answers."""
-
-    def __init__(self, inbox: str) -> None:
-        self.inbox = inbox.encode()
-        self.asked = 0
-        self.answered = 0
-        self.failed = 0
-        self.last_failure = b""
-        self.changed = asyncio.Event()
-        self._rest = b""
-        self.transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Say hello, and listen for answers."""
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
-        transport.write(b'CONNECT {"verbose":false}\r\nSUB %b.* 1\r\n' % self.inbox)
-
-    def data_received(self, data: bytes) -> None:
-        """Count answers: each is a line of its own that begins with a brace."""
-        lines = (self._rest + data).split(b"\r\n")
-        self._rest = lines.pop()
-        for line in lines:
-            if line.startswith(b'{"error":""'):
-                self.answered += 1
-            elif line.startswith(b"{"):
-                self.failed += 1
-                self.last_failure = line
-            elif line == b"PING":
-                self.transport.write(b"PONG\r\n")
-        self.changed.set()
-
-    def ask(self, command: str, **fields: object) -> None:
-        """Send a request."""
-        self.asked += 1
-        body = json.dumps(fields).encode()
-        head = b"PUB $mq9.AI.AGENT.%b %b.%d %d\r\n"
-        self.transport.write(head % (command.encode(), self.inbox, self.asked, len(body)))
-        self.transport.write(body + b"\r\n")
-
-    async def until_answered(self, count: int) -> None:
-        """Wait until so many answers came."""
-        while self.answered + self.failed < count:
-            self.changed.clear()
-            await self.changed.wait()
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when every node stays below its share of a core."""
     options = _parse(arguments)
-    console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, interrupt)
-    BUILD_DIR.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=BUILD_DIR))
-    try:
-        console.print(report.circumstances(home).line())
-        with mq9_fleet(home, options.nodes).running() as fleet:
-            return asyncio.run(_measure(fleet, options, console))
-    except ServerFailed as error:
-        console.print(f"[red]agents: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    return measure("agents", lambda home, console: _serve(options, home, console))
+
+
+def _serve(options: argparse.Namespace, home: Path, console: Console) -> int:
+    with mq9_fleet(home, options.nodes).running() as fleet:
+        return asyncio.run(_measure(fleet, options, console))
 
 
 async def _measure(fleet: Fleet, options: argparse.Namespace, console: Console) -> int:
     connections = [
-        await _connect(fleet.ports[number % len(fleet.ports)], f"_INBOX.{number}")
+        await Connection.open(fleet.ports[number % len(fleet.ports)], number)
         for number in range(options.connections)
     ]
-    before = _cpu_seconds(fleet)
+    before = fleet.cpu_seconds()
     began_s = time.monotonic()
     await _register(connections[: 4 * len(fleet.ports)], options.agents)
     rate = options.agents / (time.monotonic() - began_s)
-    costs = [1e6 * used / options.agents for used in _used_since(before, fleet)]
+    costs = [1e6 * used / options.agents for used in fleet.used_since(before)]
     console.print(f"REGISTER {rate:,.0f}/s, {_listed(costs)} µs of processor time on each node")
     await asyncio.sleep(SETTLE_SECONDS)
-    before = _cpu_seconds(fleet)
+    before = fleet.cpu_seconds()
     await asyncio.sleep(options.seconds / 3)
-    idle = [used / (options.seconds / 3) for used in _used_since(before, fleet)]
-    before = _cpu_seconds(fleet)
+    idle = [used / (options.seconds / 3) for used in fleet.used_since(before)]
+    before = fleet.cpu_seconds()
     began_s = time.monotonic()
     reports = await _report(connections, options)
     passed_s = time.monotonic() - began_s
-    used = _used_since(before, fleet)
+    used = fleet.used_since(before)
     shares = [each / passed_s for each in used]
     costs = [
         1e6 * (each - passed_s * alone) / reports for each, alone in zip(used, idle, strict=True)
@@ -134,12 +72,6 @@ async def _measure(fleet: Fleet, options: argparse.Namespace, console: Console) 
     if failed:
         console.print(next(c.last_failure.decode() for c in connections if c.failed))
     return 0 if max(shares) <= CORE_SHARE_MAX and not failed else 1
-
-
-async def _connect(port: int, inbox: str) -> Connection:
-    loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Connection(inbox), "127.0.0.1", port)
-    return connection
 
 
 async def _register(connections: list[Connection], agents: int) -> None:
@@ -176,14 +108,6 @@ async def _report(connections: list[Connection], options: argparse.Namespace) ->
     for connection in connections:
         await connection.until_answered(connection.asked)
     return sent
-
-
-def _cpu_seconds(fleet: Fleet) -> list[float]:
-    return [server.cpu_seconds() for server in fleet.servers]
-
-
-def _used_since(before: list[float], fleet: Fleet) -> list[float]:
-    return [now - then for now, then in zip(_cpu_seconds(fleet), before, strict=True)]
 
 
 def _listed(numbers: list[float]) -> str:

@@ -39,6 +39,7 @@ class Column:
         return f"c{self.connections}o{self.outstanding}"
 
 
+JOBS = ("SEND", "FETCH+ACK", "CREATE")
 COLUMNS = (Column(1, 1), Column(1, 64), Column(1, 1000), Column(16, 64), Column(1000, 1))
 
 
@@ -67,6 +68,15 @@ class Contender(Protocol):
 
     def send_boxes(self, seconds: float) -> Figures:
         """Send to these, each from a connection of its own."""
+
+
+def offer(side: Contender, job: str, column: Column, trial: int, seconds: float) -> Figures:
+    """Have a side do one of JOBS for some time."""
+    if job == "SEND":
+        return side.send(column, seconds)
+    if job == "FETCH+ACK":
+        return side.fetch_ack(column, trial, seconds)
+    return side.create(column, trial, seconds)
 
 
 class Mq9:

@@ -7,27 +7,20 @@ the rounds. Without `--base` only this checkout is measured.
 """
 
 import argparse
-import shutil
-import signal
 import statistics
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from bench import loadgen
-from bench.contenders import COLUMNS, Column, Mq9
-from bench.loadgen import BUILD_DIR, Figures, LoadFailed, LoadGenerator
-from bench.run import JOBS, interrupt
-from bench.servers import Fleet, ServerFailed, mq9_fleet
-
-HERE = Path(__file__).parent.parent
+from bench.contenders import COLUMNS, JOBS, Column, Mq9, offer
+from bench.harness import checkouts, measure, taking_turns
+from bench.loadgen import LoadGenerator
+from bench.servers import Fleet
 
 
 class Side:
@@ -44,53 +37,28 @@ class Side:
         """Offer a load; what it cost."""
         if job == "FETCH+ACK":
             self.mq9.send(column, seconds)
-        before = sum(server.cpu_seconds() for server in self.fleet.servers)
-        figures = self._offer(job, column, turn, seconds)
-        spent = sum(server.cpu_seconds() for server in self.fleet.servers) - before
+        before = self.fleet.cpu_seconds()
+        figures = offer(self.mq9, job, column, turn, seconds)
+        spent = sum(self.fleet.used_since(before))
         if figures.operations:
             self.costs[job, column].append(spent / figures.operations * 1e6)
             self.rates[job, column].append(figures.operations_per_s)
-
-    def _offer(self, job: str, column: Column, turn: int, seconds: float) -> Figures:
-        if job == "SEND":
-            return self.mq9.send(column, seconds)
-        if job == "FETCH+ACK":
-            return self.mq9.fetch_ack(column, turn, seconds)
-        return self.mq9.create(column, turn, seconds)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     options = _parse(arguments)
-    console = Console(highlight=False, width=140)
-    signal.signal(signal.SIGTERM, interrupt)
-    BUILD_DIR.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=BUILD_DIR))
+    return measure("cpu", lambda home, console: _compare(options, home, console))
+
+
+def _compare(options: argparse.Namespace, home: Path, console: Console) -> int:
     columns = [each for each in COLUMNS if each.token in (options.columns or each.token)]
-    try:
-        with ExitStack() as stack:
-            sides = []
-            for name, tree in (("base", options.base), ("this", HERE)):
-                if tree is not None:
-                    fleet = fleet_of(home / name, options.nodes, tree)
-                    running = stack.enter_context(fleet.running())
-                    sides.append(Side(name, running, loadgen.build()))
-            _measure(sides, columns, options)
-            _show(console, sides)
-    except (LoadFailed, ServerFailed) as error:
-        console.print(f"[red]cpu: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    program = loadgen.build()
+    with checkouts(home, options.nodes, options.base) as fleets:
+        sides = [Side(name, fleet, program) for name, fleet in fleets.items()]
+        _measure(sides, columns, options)
+        _show(console, sides)
     return 0
-
-
-def fleet_of(home: Path, nodes: int, tree: Path) -> Fleet:
-    """Nodes of the checkout in `tree`: its package is found first from there."""
-    fleet = mq9_fleet(home, nodes)
-    return Fleet(tuple(replace(server, cwd=tree.resolve()) for server in fleet.servers))
 
 
 def _measure(sides: Sequence[Side], columns: Sequence[Column], options: argparse.Namespace) -> None:
@@ -101,7 +69,7 @@ def _measure(sides: Sequence[Side], columns: Sequence[Column], options: argparse
     for job in options.jobs:
         for turn in range(options.rounds):
             for column in columns:
-                for side in sides if turn % 2 == 0 else reversed(sides):
+                for side in taking_turns(sides, turn):
                     side.trial(job, column, turn, options.seconds)
 
 

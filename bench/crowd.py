@@ -11,11 +11,8 @@ import argparse
 import asyncio
 import json
 import resource
-import shutil
-import signal
 import socket
 import sys
-import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,10 +20,9 @@ from pathlib import Path
 import uvloop
 from rich.console import Console
 
-from bench import report
-from bench.loadgen import BUILD_DIR, LoadFailed
-from bench.run import interrupt
-from bench.servers import Fleet, Server, ServerFailed, mq9_fleet
+from bench.harness import measure
+from bench.loadgen import LoadFailed
+from bench.servers import Fleet, Server, mq9_fleet
 
 IDLE_BYTES_MAX = 30_000
 SERVED_SECONDS_MAX = 5.0
@@ -39,26 +35,17 @@ SEND = "PUB $mq9.AI.MSG.SEND.%s _INBOX.%d.1 1\r\nx\r\n"
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when both figures are within their bounds."""
     options = _parse(arguments)
-    console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, interrupt)
     _allow_files(max(options.idle, 2 * options.reconnecting) + FILES_BESIDE)
-    BUILD_DIR.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=BUILD_DIR))
-    try:
-        console.print(report.circumstances(home).line())
-        with mq9_fleet(home / "one", 1).running() as fleet:
-            each = idle_bytes(fleet.servers[0], options.idle)
-        console.print(f"{options.idle:,} idle connections: {each:,.0f} bytes each")
-        with mq9_fleet(home / "three", 3).running() as fleet:
-            served = uvloop.run(_reconnected(fleet, options.reconnecting))
-        console.print(f"{options.reconnecting:,} clients of a node that died: {_told(served)}")
-    except (LoadFailed, ServerFailed) as error:
-        console.print(f"[red]crowd: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    return measure("crowd", lambda home, console: _serve(options, home, console))
+
+
+def _serve(options: argparse.Namespace, home: Path, console: Console) -> int:
+    with mq9_fleet(home / "one", 1).running() as fleet:
+        each = idle_bytes(fleet.servers[0], options.idle)
+    console.print(f"{options.idle:,} idle connections: {each:,.0f} bytes each")
+    with mq9_fleet(home / "three", 3).running() as fleet:
+        served = uvloop.run(_reconnected(fleet, options.reconnecting))
+    console.print(f"{options.reconnecting:,} clients of a node that died: {_told(served)}")
     return 0 if each <= IDLE_BYTES_MAX and served[-1] <= SERVED_SECONDS_MAX else 1
 
 

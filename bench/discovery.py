@@ -9,14 +9,15 @@ the thread on its core, so that other work on the machine does not count; `--wal
 
 import argparse
 import gc
+import os
 import random
 import sqlite3
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
+from bench.servers import rss_bytes
 from mq9cluster.domain.agent import AgentCard, parse_card
 from mq9cluster.search.concepts import ConceptEmbedder
 from mq9cluster.search.explain import Explainer
@@ -153,11 +154,6 @@ def spread(clock: Clock, run: Callable[[str], object], questions: list[str]) -> 
     return Spread(cuts[49], cuts[98])
 
 
-def resident_bytes() -> int:
-    fields = Path("/proc/self/statm").read_text().split()
-    return int(fields[1]) * 4096
-
-
 def rows(clock: Clock, registry: Registry, questions: list[str]) -> Iterator[tuple[str, Spread]]:
     for mode in ("text", "semantic", "hybrid"):
         yield mode, spread(clock, lambda text, mode=mode: registry.discover(text, mode), questions)
@@ -233,11 +229,11 @@ def main() -> None:
 
     registry = Registry(options.shards, held)
     questions = [registry.maker.question() for _ in range(QUESTIONS)]
-    before = resident_bytes()
+    before = rss_bytes(os.getpid())
     embedding, indexing, graphs = registry.fill(options.agents, clock)
     count = sum(map(len, registry.shards))
     gc.collect()
-    weight = (resident_bytes() - before) / count
+    weight = (rss_bytes(os.getpid()) - before) / count
     vectors = sum(shard.memory_bytes() for shard in registry.shards) / count
     print(f"{count:,} agents in {held} of {options.shards} shards; fusion depth {FUSION_DEPTH:,}")
     print(f"embed {embedding / count * 1e6:.0f} µs, index {indexing / count * 1e6:.0f} µs a card;")

@@ -15,12 +15,9 @@ import argparse
 import asyncio
 import contextlib
 import os
-import shutil
-import signal
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -32,10 +29,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from bench import report
+from bench.harness import measure
 from bench.loadgen import BUILD_DIR
-from bench.run import interrupt
-from bench.servers import ServerFailed, mq9_fleet
+from bench.servers import mq9_fleet
 from tests.cluster.test_hostile import giant_headers, rubbish, searches
 from tests.support.mq9 import Mq9
 from tests.support.raw_nats import RawNats, publication
@@ -77,23 +73,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         os.nice(NICE)
         uvloop.run(ATTACKS[options.attack](options.port))
         return 0
-    console = Console(highlight=False, width=120)
-    signal.signal(signal.SIGTERM, interrupt)
-    BUILD_DIR.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=options.data))
-    try:
-        console.print(report.circumstances(home).line())
-        with mq9_fleet(home, 1).running() as fleet:
-            process = fleet.servers[0].process
-            assert process is not None
-            measured = _measured(fleet.ports[0], process.pid, options)
-    except ServerFailed as error:
-        console.print(f"[red]hostile: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    return measure(
+        "hostile", lambda home, console: _serve(options, home, console), below=options.data
+    )
+
+
+def _serve(options: argparse.Namespace, home: Path, console: Console) -> int:
+    with mq9_fleet(home, 1).running() as fleet:
+        measured = _measured(fleet.ports[0], fleet.servers[0].pid, options)
     _show(console, measured)
     return 0 if all(kind.ratio() <= P99_RATIO_MAX for kind in measured.values()) else 1
 

@@ -9,10 +9,8 @@ however busy the machine is.
 import argparse
 import pstats
 import shutil
-import signal
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -21,11 +19,11 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from bench import loadgen, report
-from bench.contenders import COLUMNS, Column, Mq9
-from bench.loadgen import BUILD_DIR, Figures, LoadFailed, LoadGenerator
-from bench.run import JOBS, interrupt
-from bench.servers import Server, ServerFailed, mq9_fleet
+from bench import loadgen
+from bench.contenders import COLUMNS, JOBS, Column, Mq9, offer
+from bench.harness import measure
+from bench.loadgen import Figures, LoadGenerator
+from bench.servers import Server, mq9_fleet
 
 SAMPLES_PER_SECOND = 500
 WARM_UP_SECONDS = 1.0
@@ -38,43 +36,32 @@ WAITING = ("Runner.run ", "_worker ", "Condition.wait ")
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     options = _parse(arguments)
-    console = Console(highlight=False, width=140)
-    signal.signal(signal.SIGTERM, interrupt)
+    return measure("hotpath", lambda home, console: _profile(options, home, console))
+
+
+def _profile(options: argparse.Namespace, home: Path, console: Console) -> int:
     column = next(each for each in COLUMNS if each.token == options.column)
-    BUILD_DIR.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=BUILD_DIR))
-    counts = home / "calls.prof"
+    counts, samples = home / "calls.prof", home / "stacks.txt"
     spy = None if options.cprofile else _py_spy()
-    try:
-        facts = report.circumstances(home)
-        program = loadgen.build()
-        with mq9_fleet(
-            home, 1, lambda words: words if spy else _counted(words, counts)
-        ).running() as fleet:
-            contender = Mq9(LoadGenerator(program, fleet.ports))
-            contender.prepare(column)
-            _warm_up(contender, column, options)
-            node = fleet.servers[0]
-            before = node.cpu_seconds()
-            samples = home / "stacks.txt"
-            watcher = _watch(spy, node, options, samples) if spy else None
-            figures = _offer(contender, column, options)
-            cpu = node.cpu_seconds() - before
-            if watcher is not None:
-                watcher.wait()
-        console.print(facts.line())
-        _show_figures(console, options, figures, cpu)
-        if spy:
-            _show_samples(console, samples)
-        else:
-            _show_calls(console, counts, figures.operations)
-    except (LoadFailed, ServerFailed) as error:
-        console.print(f"[red]hotpath: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    program = loadgen.build()
+    with mq9_fleet(
+        home, 1, lambda words: words if spy else _counted(words, counts)
+    ).running() as fleet:
+        contender = Mq9(LoadGenerator(program, fleet.ports))
+        contender.prepare(column)
+        _warm_up(contender, column, options)
+        node = fleet.servers[0]
+        before = node.cpu_seconds()
+        watcher = _watch(spy, node, options, samples) if spy else None
+        figures = offer(contender, options.job, column, 0, options.seconds)
+        cpu = node.cpu_seconds() - before
+        if watcher is not None:
+            watcher.wait()
+    _show_figures(console, options, figures, cpu)
+    if spy:
+        _show_samples(console, samples)
+    else:
+        _show_calls(console, counts, figures.operations)
     return 0
 
 
@@ -82,14 +69,6 @@ def _warm_up(contender: Mq9, column: Column, options: argparse.Namespace) -> Non
     seconds = options.seconds if options.job == "FETCH+ACK" else WARM_UP_SECONDS
     if options.job == "FETCH+ACK" or (options.job == "SEND" and not options.cprofile):
         contender.send(column, seconds)
-
-
-def _offer(contender: Mq9, column: Column, options: argparse.Namespace) -> Figures:
-    if options.job == "SEND":
-        return contender.send(column, options.seconds)
-    if options.job == "FETCH+ACK":
-        return contender.fetch_ack(column, 0, options.seconds)
-    return contender.create(column, 0, options.seconds)
 
 
 def _py_spy() -> str | None:

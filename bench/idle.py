@@ -9,17 +9,16 @@ import argparse
 import socket
 import sys
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from bench import loadgen
-from bench.cpu import fleet_of
-from bench.harness import measure
+from bench.harness import checkouts, measure
 from bench.loadgen import LoadGenerator
-from bench.servers import Server, mq9_fleet
+from bench.servers import Fleet
 
 CORE_SHARE_MAX = 0.03
 SETTLE_SECONDS = 3.0  # elections, first compactions
@@ -34,27 +33,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _idle(options: argparse.Namespace, home: Path, console: Console) -> int:
     program = loadgen.build()
-    with ExitStack() as stack:
-        fleet = stack.enter_context(mq9_fleet(home, options.nodes).running())
-        servers = fleet.servers
-        if options.base:
-            base = fleet_of(home / "base", options.nodes, options.base)
-            servers += stack.enter_context(base.running()).servers
-        stack.enter_context(_waiting(LoadGenerator(program, fleet.ports[:1]), options.waiting))
-        shares = _shares(servers, options.seconds)
-        for number, (server, share) in enumerate(zip(servers, shares, strict=True)):
-            name = server.name if number < options.nodes else f"base {server.name}"
-            rss = server.rss_bytes() / 2**20
-            console.print(f"{name}: {100 * share:.2f} % of a core, RSS {rss:.0f} MiB")
-    return 0 if max(shares[: options.nodes]) <= CORE_SHARE_MAX else 1
+    with checkouts(home, options.nodes, options.base) as fleets:
+        with _waiting(LoadGenerator(program, fleets["this"].ports[:1]), options.waiting):
+            shares = _shares(fleets, options.seconds)
+        for side, fleet in fleets.items():
+            for server, share in zip(fleet.servers, shares[side], strict=True):
+                name = server.name if side == "this" else f"{side} {server.name}"
+                rss = server.rss_bytes() / 2**20
+                console.print(f"{name}: {100 * share:.2f} % of a core, RSS {rss:.0f} MiB")
+    return 0 if max(shares["this"]) <= CORE_SHARE_MAX else 1
 
 
-def _shares(servers: Sequence[Server], seconds: float) -> list[float]:
+def _shares(fleets: Mapping[str, Fleet], seconds: float) -> dict[str, list[float]]:
     time.sleep(SETTLE_SECONDS)
-    before = [server.cpu_seconds() for server in servers]
+    before = {side: fleet.cpu_seconds() for side, fleet in fleets.items()}
     time.sleep(seconds)
-    after = [server.cpu_seconds() for server in servers]
-    return [(late - early) / seconds for early, late in zip(before, after, strict=True)]
+    return {
+        side: [used / seconds for used in fleet.used_since(before[side])]
+        for side, fleet in fleets.items()
+    }
 
 
 @contextmanager

@@ -9,17 +9,12 @@ share is told). REPORTs are by name and by mailbox, as fast as they are answered
 
 import argparse
 import asyncio
-import shutil
-import signal
 import statistics
 import sys
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass, field, replace
-from functools import partial
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,15 +22,12 @@ import orjson
 from rich.console import Console
 from rich.table import Table
 
-from bench import report
-from bench.agents import Connection
+from bench.connection import Connection
 from bench.discovery import Maker
-from bench.loadgen import BUILD_DIR
-from bench.run import interrupt
-from bench.servers import Fleet, ServerFailed, mq9_fleet
+from bench.harness import checkouts, measure, taking_turns
+from bench.servers import Fleet, ServerFailed
 from mq9cluster.search.lexicon import load_lexicon
 
-HERE = Path(__file__).resolve().parent.parent
 CONNECTIONS = 2  # to each node
 OUTSTANDING = 64  # on each connection
 JOBS = ("REGISTER", "REPORT", "REPORT by mailbox")
@@ -60,16 +52,13 @@ class Side:
 
     async def connect(self) -> None:
         """Have CONNECTIONS to each node."""
-        loop = asyncio.get_running_loop()
         for number in range(CONNECTIONS * len(self.fleet.ports)):
             port = self.fleet.ports[number % len(self.fleet.ports)]
-            new = partial(Connection, f"_INBOX.{number}")
-            _, connection = await loop.create_connection(new, "127.0.0.1", port)
-            self.connections.append(connection)
+            self.connections.append(await Connection.open(port, number))
 
     async def trial(self, job: str, bodies: Sequence[bytes]) -> None:
         """Ask for all of `bodies`, as fast as they are answered."""
-        before = [server.cpu_seconds() for server in self.fleet.servers]
+        before = self.fleet.cpu_seconds()
         ours_s, began_s = time.process_time(), time.monotonic()
         await asyncio.gather(
             *(
@@ -78,10 +67,7 @@ class Side:
             )
         )
         passed_s, count = time.monotonic() - began_s, len(bodies)
-        used = [
-            1e6 * (server.cpu_seconds() - one) / count
-            for server, one in zip(self.fleet.servers, before, strict=True)
-        ]
+        used = [1e6 * each / count for each in self.fleet.used_since(before)]
         ours = 1e6 * (time.process_time() - ours_s) / count
         self.trials[job].append(Trial(count / passed_s, tuple(used), ours))
         failed = [c.last_failure.decode() for c in self.connections if c.failed]
@@ -123,7 +109,7 @@ def bodies_of(job: str, maker: Maker, first: int, count: int) -> list[bytes]:
     return [orjson.dumps({"mailbox": f"m.{number}", "report_info": info}) for number in numbers]
 
 
-async def measure(sides: Sequence[Side], options: argparse.Namespace) -> None:
+async def compare(sides: Sequence[Side], options: argparse.Namespace) -> None:
     """Every side does every job in every round; who begins alternates."""
     maker = Maker(load_lexicon())
     each = options.agents // options.rounds
@@ -132,7 +118,7 @@ async def measure(sides: Sequence[Side], options: argparse.Namespace) -> None:
     for turn in range(options.rounds):
         for job in options.jobs:
             bodies = bodies_of(job, maker, turn * each, each)
-            for side in sides if turn % 2 == 0 else reversed(sides):
+            for side in taking_turns(sides, turn):
                 if options.pids:
                     print(f"{side.name} {job} {[each.pid for each in side.fleet.servers]}")
                 await side.trial(job, bodies)
@@ -164,29 +150,14 @@ def show(console: Console, sides: Sequence[Side], jobs: Sequence[str]) -> None:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line."""
     options = parse(arguments)
-    console = Console(highlight=False, width=140)
-    signal.signal(signal.SIGTERM, interrupt)
-    BUILD_DIR.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=BUILD_DIR))
-    try:
-        console.print(report.circumstances(home).line())
-        with ExitStack() as stack:
-            sides = []
-            for name, tree in (("base", options.base), ("this", HERE)):
-                if tree is not None:
-                    fleet = mq9_fleet(home / name, options.nodes)
-                    servers = (replace(each, cwd=tree.resolve()) for each in fleet.servers)
-                    running = stack.enter_context(Fleet(tuple(servers)).running())
-                    sides.append(Side(name, running))
-            asyncio.run(measure(sides, options))
-            show(console, sides, options.jobs)
-    except ServerFailed as error:
-        console.print(f"[red]registering: {error}")
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    return measure("registering", lambda home, console: serve(options, home, console))
+
+
+def serve(options: argparse.Namespace, home: Path, console: Console) -> int:
+    with checkouts(home, options.nodes, options.base) as fleets:
+        sides = [Side(name, fleet) for name, fleet in fleets.items()]
+        asyncio.run(compare(sides, options))
+        show(console, sides, options.jobs)
     return 0
 
 

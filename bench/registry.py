@@ -10,7 +10,6 @@ figures of docs/discovery.md are printed as Markdown.
 
 import argparse
 import asyncio
-import os
 import statistics
 import tempfile
 import time
@@ -23,13 +22,13 @@ import orjson
 from nats.aio.client import Client
 
 from bench.discovery import Maker
+from bench.servers import cpu_seconds, rss_bytes
 from chaos.cluster.process import ServedNode
 from mq9cluster.search.lexicon import load_lexicon
 from tests.support.cluster import ServedCluster
 
 CONNECTIONS = 6
 OUTSTANDING = 32  # REGISTERs under way on each
-TICKS = os.sysconf("SC_CLK_TCK")
 ANSWER_S_MAX = 60.0
 MODES: dict[str, Callable[[str], dict[str, object]]] = {
     "text": lambda text: {"text": text},
@@ -52,12 +51,7 @@ MODES: dict[str, Callable[[str], dict[str, object]]] = {
 
 def cpu_s(node: ServedNode) -> float:
     """Seconds of processor that a node has used."""
-    fields = Path(f"/proc/{node.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / TICKS
-
-
-def resident_bytes(node: ServedNode) -> int:
-    return int(Path(f"/proc/{node.pid}/statm").read_text().split()[1]) * 4096
+    return cpu_seconds(node.pid)
 
 
 async def ask(client: Client, command: str, body: bytes) -> dict[str, object]:
@@ -128,14 +122,14 @@ async def measure(options: argparse.Namespace, cluster: ServedCluster, *, filled
     ]
     maker = Maker(load_lexicon())
     questions = [maker.question() for _ in range(options.questions)]
-    empty = [resident_bytes(node) for node in nodes]
+    empty = [rss_bytes(node.pid) for node in nodes]
     if filled:
         await until_everybody_is_found(clients[0], options.agents)
     else:
         await timed("REGISTER", options.agents, nodes, register(clients, maker, options.agents))
     if options.reports:
         await timed("REPORT", options.agents, nodes, report(clients, maker, options.agents))
-    heavier = [resident_bytes(node) - one for node, one in zip(nodes, empty, strict=True)]
+    heavier = [rss_bytes(node.pid) - one for node, one in zip(nodes, empty, strict=True)]
     weights = ", ".join(f"{one / options.agents:,.0f}" for one in heavier)
     print(f"bytes an agent, resident: {weights} (node by node; RocksDB's caches included)")
     await asyncio.sleep(options.settle_s)

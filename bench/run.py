@@ -6,26 +6,22 @@ Everything started is stopped, also when interrupted.
 """
 
 import argparse
-import shutil
-import signal
 import sys
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from bench import loadgen, report
-from bench.contenders import COLUMNS, Column, Contender, JetStream, Mq9
-from bench.loadgen import BUILD_DIR, Figures, LoadFailed, LoadGenerator
+from bench.contenders import COLUMNS, JOBS, Column, Contender, JetStream, Mq9, offer
+from bench.harness import measure, taking_turns
+from bench.loadgen import BUILD_DIR, Figures, LoadGenerator
 from bench.report import Row
-from bench.servers import ServerFailed, jetstream_fleet, mq9_fleet
+from bench.servers import jetstream_fleet, mq9_fleet
 
-JOBS = ("SEND", "FETCH+ACK", "CREATE")
 BOXES_JOB = "SEND, theirs with a stream per mailbox"
 BOXES_COLUMN = Column(1000, 1)
 
@@ -58,7 +54,7 @@ class Comparison:
         for job in jobs:
             for turn in range(self.rounds):
                 for column in columns:
-                    for side in self.sides if turn % 2 == 0 else reversed(self.sides):
+                    for side in taking_turns(self.sides, turn):
                         self.progress.update(task, description=f"{job} {column.name} {side.name}")
                         self._trial(job, column, side, turn)
                         self.progress.advance(task)
@@ -75,13 +71,9 @@ class Comparison:
                 self.progress.advance(task)
 
     def _trial(self, job: str, column: Column, side: Contender, turn: int) -> None:
-        if job == "SEND":
-            figures = side.send(column, self.seconds)
-        elif job == "FETCH+ACK":
+        if job == "FETCH+ACK":
             side.prepare_fetch(column, turn)
-            figures = side.fetch_ack(column, turn, self.seconds)
-        else:
-            figures = side.create(column, turn, self.seconds)
+        figures = offer(side, job, column, turn, self.seconds)
         if figures.errors:
             self.progress.console.print(
                 f"{job} {column.name} {side.name}: {figures.errors} errors: {figures.complaints}"
@@ -105,24 +97,10 @@ class Comparison:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when everything was measured without a wrong answer."""
     options = _parse(arguments)
-    console = Console(stderr=True)
-    signal.signal(signal.SIGTERM, interrupt)
-    BUILD_DIR.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=BUILD_DIR))
-    try:
-        rows = _measure(options, home, console)
-    except (LoadFailed, ServerFailed) as error:
-        console.print(f"[red]bench: {error}", highlight=False)
-        return 1
-    except KeyboardInterrupt:
-        console.print("bench: interrupted; everything started is stopped")
-        return 130
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
-    return 1 if any(row.errors for row in rows) else 0
+    return measure("bench", lambda home, console: _compare(options, home, console), stderr=True)
 
 
-def _measure(options: argparse.Namespace, home: Path, console: Console) -> list[Row]:
+def _compare(options: argparse.Namespace, home: Path, console: Console) -> int:
     program = loadgen.build()
     facts = report.circumstances(home)
     if facts.filesystem == "tmpfs":
@@ -157,7 +135,7 @@ def _measure(options: argparse.Namespace, home: Path, console: Console) -> list[
     stem = f"compare-{options.nodes}-{facts.stamp()}"
     text = report.write(BUILD_DIR / "results", stem, rows, theirs, facts)
     console.print(f"written: {text} and {text.with_suffix('.json').name}", highlight=False)
-    return rows
+    return 1 if any(row.errors for row in rows) else 0
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -174,11 +152,6 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--columns", nargs="+", choices=[column.token for column in COLUMNS])
     parser.add_argument("--only", choices=("ours", "theirs"), help="leave the other side out")
     return parser.parse_args(arguments)
-
-
-def interrupt(_signal: int, _frame: FrameType | None) -> None:
-    """SIGTERM unwinds like Ctrl-C, so that everything started is stopped."""
-    raise KeyboardInterrupt
 
 
 if __name__ == "__main__":

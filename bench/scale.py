@@ -8,10 +8,7 @@ and makes the exit status 1.
 
 import argparse
 import json
-import shutil
-import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -21,9 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench import loadgen, report
-from bench.loadgen import BUILD_DIR, Figures, Load, LoadFailed, LoadGenerator
-from bench.run import interrupt
-from bench.servers import Server, ServerFailed, mq9_fleet
+from bench.harness import measure
+from bench.loadgen import BUILD_DIR, Figures, Load, LoadGenerator
+from bench.servers import Server, mq9_fleet
 
 PAYLOAD_BYTES = 200
 FILL_OUTSTANDING = 1000
@@ -228,28 +225,19 @@ class Scale:
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; 0 when every bound is met."""
     options = _parse(arguments)
-    console = Console(highlight=False)
-    signal.signal(signal.SIGTERM, interrupt)
-    BUILD_DIR.mkdir(exist_ok=True)
-    home = Path(tempfile.mkdtemp(prefix="data-", dir=BUILD_DIR))
-    try:
-        facts = report.circumstances(home)
-        program = loadgen.build()
-        with (
-            mq9_fleet(home / "full", 1).running() as fleet,
-            mq9_fleet(home / "empty", 1).running() as beside,
-        ):
-            generator = LoadGenerator(program, fleet.ports)
-            empty = LoadGenerator(program, beside.ports)
-            verdicts = Scale(fleet.servers[0], generator, empty, options, console).run()
-    except (LoadFailed, ServerFailed) as error:
-        console.print(f"[red]scale: {error}")
-        return 1
-    except KeyboardInterrupt:
-        console.print("scale: interrupted; the node is stopped")
-        return 130
-    finally:
-        shutil.rmtree(home, ignore_errors=True)
+    return measure("scale", lambda home, console: _judge(options, home, console))
+
+
+def _judge(options: argparse.Namespace, home: Path, console: Console) -> int:
+    facts = report.circumstances(home)
+    program = loadgen.build()
+    with (
+        mq9_fleet(home / "full", 1).running() as fleet,
+        mq9_fleet(home / "empty", 1).running() as beside,
+    ):
+        generator = LoadGenerator(program, fleet.ports)
+        empty = LoadGenerator(program, beside.ports)
+        verdicts = Scale(fleet.servers[0], generator, empty, options, console).run()
     _show(console, verdicts, options, facts)
     return 0 if all(verdict.met for verdict in verdicts) else 1
 
@@ -265,7 +253,6 @@ def _show(
     for each in verdicts:
         measured, bound = f"{each.value:,.2f} {each.unit}", f"{each.bound:,.0f} {each.unit}"
         table.add_row(each.what, measured, bound, "met" if each.met else "MISSED", each.detail)
-    console.print(facts.line())
     console.print(table)
     results = BUILD_DIR / "results"
     results.mkdir(exist_ok=True)

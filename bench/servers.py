@@ -14,7 +14,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,13 +102,11 @@ class Server:
 
     def rss_bytes(self, field: str = "VmRSS") -> int:
         """Resident memory from /proc; VmHWM is its peak."""
-        status = Path(f"/proc/{self.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
+        return rss_bytes(self.pid, field)
 
     def cpu_seconds(self) -> float:
         """Processor time of all its threads so far, user and system."""
-        after_name = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+        return cpu_seconds(self.pid)
 
     def counted(self, metric: str) -> float:
         """The sum of all samples of a metric of ours, whatever their labels."""
@@ -134,6 +132,14 @@ class Fleet:
         """The NATS ports, one per server."""
         return tuple(server.port for server in self.servers)
 
+    def cpu_seconds(self) -> list[float]:
+        """Processor time of each server so far."""
+        return [server.cpu_seconds() for server in self.servers]
+
+    def used_since(self, before: Sequence[float]) -> list[float]:
+        """Processor time of each server since `cpu_seconds` said `before`."""
+        return [now - then for now, then in zip(self.cpu_seconds(), before, strict=True)]
+
     @contextmanager
     def running(self) -> Iterator["Fleet"]:
         """Started and ready inside, stopped and removed after."""
@@ -145,6 +151,18 @@ class Fleet:
             for server in self.servers:
                 server.await_ready()
             yield self
+
+
+def cpu_seconds(pid: int) -> float:
+    """Processor time of all threads of a process so far, user and system."""
+    after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def rss_bytes(pid: int, field: str = "VmRSS") -> int:
+    """Resident memory of a process; VmHWM is its peak."""
+    status = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
 
 
 def free_ports(count: int) -> list[int]:
