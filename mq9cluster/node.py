@@ -477,7 +477,9 @@ async def serve_until_stopped(
     stop = StopSignals()
     stop.listen(to_stdin=stop_with_stdin)
     hung_up = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, hung_up.set)
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGHUP, hung_up.set)
+    loop.set_exception_handler(_tell_uncaught)
     node = Node(config, SystemClock(_injected_ms(CLOCK_VARIABLE)), SystemRandom())
     await _first(node.start(), stop.any.wait(), node.failure())
     _calm_collector()
@@ -486,6 +488,17 @@ async def serve_until_stopped(
     if not stop.quit.is_set():
         await _first(node.leave(), stop.quit.wait(), node.failure())
     await node.stop()
+
+
+def _tell_uncaught(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Log what no callback or task caught, with its traceback unless that would say nothing more.
+
+    A failed read of storage has told the node, which ends; whose read it was is a line beside that.
+    """
+    if isinstance(error := context.get("exception"), StorageFailed):
+        log.error("reading failed", extra={"where": context["message"], "why": str(error)})
+    else:
+        loop.default_exception_handler(context)
 
 
 async def _first(*work: Coroutine[Any, Any, object]) -> None:

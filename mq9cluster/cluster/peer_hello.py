@@ -15,6 +15,8 @@ from mq9cluster.cluster.proto import peers_pb2 as pb
 VERSION: Final = 1  # of the peer protocol; another one is refused
 COMPLAIN_AGAIN_S: Final = 60.0  # a peer tries several times a second, a log is read by people
 STRANGER: Final = ""
+REFUSED: Final = "peer refused"
+UNREACHED: Final = "peer not reached"
 
 _log = logging.getLogger(__name__)
 
@@ -72,7 +74,7 @@ class Doorkeeper:
             return f"{hello.name} has another node's data"
         return ""
 
-    def complain(self, name: str, why: str, *, dialled: bool) -> None:
+    def complain(self, name: str, why: str, *, dialled: bool, what: str = REFUSED) -> None:
         """Warn of a peer, once for each reason and seldom again; of all strangers together."""
         known = name in self._peers
         key = (name if known else STRANGER, dialled)
@@ -81,7 +83,7 @@ class Doorkeeper:
         if now_s < until_s and (before == why or not known):
             return
         self._complained[key] = (why, now_s + COMPLAIN_AGAIN_S)
-        _log.warning("peer refused", extra={"peer": name[:64], "why": why, "dialled": dialled})
+        _log.warning(what, extra={"peer": name[:64], "why": why, "dialled": dialled})
 
     def forget(self, name: str) -> None:
         """A peer was reached: the next complaint about it is news."""

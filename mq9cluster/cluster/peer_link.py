@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Final, NamedTuple, NoReturn
 
 from mq9cluster.cluster.outbox import Outbox
-from mq9cluster.cluster.peer_hello import Doorkeeper
+from mq9cluster.cluster.peer_hello import UNREACHED, Doorkeeper
 from mq9cluster.cluster.peer_pulse import Pulse
 from mq9cluster.cluster.peer_requests import Asked, PeerReply, PendingRequest, not_sent
 from mq9cluster.cluster.peer_words import (
@@ -143,7 +143,7 @@ class Link:
         if isinstance(error, PeerRefused):
             self._door.complain(self.name, why, dialled=True)
         elif not self.up and self._loop.time() - self._down_since_s > COMPLAIN_S:
-            self._door.complain(self.name, f"cannot be reached: {why}", dialled=True)
+            self._door.complain(self.name, why, dialled=True, what=UNREACHED)
 
     async def _talk(self) -> None:
         async with self._dial() as streams:

@@ -41,3 +41,4 @@ async def test_a_node_ends_and_says_why_when_a_request_meets_a_damaged_block(
     await client.close()
     (line,) = [line["event"] for line in node.log if line.get("level") == "critical"]
     assert line.startswith("storage: Corruption: block checksum mismatch")
+    assert "Traceback" not in node.log_text()

@@ -15,6 +15,7 @@ import pytest
 from mq9cluster.cluster import peer_hello, peer_link, peer_requests
 from mq9cluster.cluster.peers import Answered, Lost, NotSent
 from mq9cluster.cluster.proto import peers_pb2 as pb
+from tests.support.cluster import until
 
 NOTICED_S = (0.7, 15.0)  # about a second; TCP by itself would notice nothing for a quarter hour
 STOPPED_S_MAX = 15.0  # a moment; what hangs would hang for ever
@@ -275,6 +276,18 @@ async def test_whoever_is_no_peer_is_told_so_and_not_heard(net, caplog, words, w
     assert b.ears.pings == b.ears.requests == b.ears.routes == []
     warnings = [r for r in caplog.records if r.levelno >= logging.WARNING]
     assert [(r.message, r.why) for r in warnings] == [("peer refused", why)]
+
+
+async def test_a_peer_that_is_not_reached_for_long_is_named(net, caplog, monkeypatch):
+    monkeypatch.setattr(peer_link, "COMPLAIN_S", 0.0)
+    await net.start("a")  # and b never
+
+    def warnings():
+        return [r for r in caplog.records if r.levelno >= logging.WARNING]
+
+    await until(warnings, "a warning")
+    assert (warnings()[0].message, warnings()[0].peer) == ("peer not reached", "b")
+    assert warnings()[0].why
 
 
 async def test_a_snapshot_of_a_stranger_is_refused(net):
