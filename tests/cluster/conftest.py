@@ -4,10 +4,15 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 
 import pytest
 
+from chaos.cluster.process import ServedNode
+from tests.conftest import ServeCluster, ServeNode
 from tests.support.cluster import ClusterNode, ServedCluster
+from tests.support.mq9 import Mq9
 from tests.support.raw_nats import RawNats
+from tests.support.returning import ReturningClients
 
 At = Callable[[ClusterNode], Awaitable[RawNats]]
+Connect = Callable[[ServedNode], Awaitable[Mq9]]
 
 
 @pytest.fixture(scope="module")
@@ -40,3 +45,14 @@ async def at() -> AsyncIterator[At]:
     yield one_more
     for client in opened:
         await client.close()
+
+
+@pytest.fixture
+async def connect(serve_node: ServeNode, serve_cluster: ServeCluster) -> AsyncIterator[Connect]:
+    """`await connect(node)` is a client that comes back to its node whenever that is there.
+
+    The two fixtures are asked for so that nodes end after their clients.
+    """
+    clients = ReturningClients()
+    yield clients.at
+    await clients.close()

@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import ServeCluster
 from tests.support.cluster import ServedCluster, until
 from tests.support.mq9 import Mq9
+from tests.support.returning import close_for_good
 
 HOUR_MS = 3_600_000
 OFF = "n2"
@@ -42,7 +43,7 @@ async def open_at() -> AsyncIterator[Open]:
 
     yield open_one
     for connection in opened:
-        await connection.close()
+        await close_for_good(connection)
 
 
 async def delayed(mq9: Mq9) -> None:

@@ -3,43 +3,20 @@ another one; a change of model, in the background, without a moment in which nob
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
-import nats
 import pytest
-from nats.aio.client import Client
 
 from chaos.cluster.process import ServedNode
+from tests.cluster.conftest import Connect
 from tests.conftest import ServeCluster, ServeNode
 from tests.support.embedders import EmbeddingService, make_model
 from tests.support.mq9 import Mq9, Reply
 
 PETS = ("dog", "cat", "bird", "fish")
 SOON_S = 60.0  # generous: looked after once a second
-
-
-_opened: list[Client] = []
-
-
-@pytest.fixture(autouse=True)
-async def _close_connections(
-    serve_node: ServeNode, serve_cluster: ServeCluster
-) -> AsyncIterator[None]:
-    """A client that tries to connect again would outlive its test.
-
-    The two fixtures are asked for so that nodes end after it: a client that is just losing its node
-    cannot be closed in peace.
-    """
-    yield
-    while _opened:
-        await _opened.pop().close()
-
-
-async def connect(node: ServedNode) -> Mq9:
-    _opened.append(await nats.connect(node.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1))
-    return Mq9(_opened[-1])
 
 
 async def register(mq9: Mq9, name: str, text: str, **fields: Any) -> None:
@@ -87,7 +64,7 @@ async def until_by(mq9: Mq9, embedder: str, found: list[str]) -> None:
 
 
 async def test_a_static_model_embeds_cards_and_questions(
-    serve_node: ServeNode, tmp_path: Path
+    serve_node: ServeNode, connect: Connect, tmp_path: Path
 ) -> None:
     model = make_model(tmp_path / "pets", swapped=False)
     node = await serve_node(embedder=f"model2vec:{model}")
@@ -107,6 +84,7 @@ async def test_a_static_model_embeds_cards_and_questions(
 
 async def test_codes_are_kept_so_a_restart_embeds_nothing_again(
     serve_node: ServeNode,
+    connect: Connect,
 ) -> None:
     async with EmbeddingService() as service:
         node = await serve_node(embedder=f"openai:{service.url}#pets", embedder_key="s3cret")
@@ -142,6 +120,7 @@ async def test_a_setting_that_cannot_be_meant_is_one_line(setting: str, tmp_path
 
 async def test_a_service_that_is_down_holds_nobody_up_and_brings_vectors_when_it_is_back(
     serve_node: ServeNode,
+    connect: Connect,
 ) -> None:
     async with EmbeddingService() as service:
         node = await serve_node(embedder=f"openai:{service.url}#pets")
@@ -158,7 +137,9 @@ async def test_a_service_that_is_down_holds_nobody_up_and_brings_vectors_when_it
         await until_by(mq9, "openai:pets", ["dog", "puppy"])
 
 
-async def test_a_service_that_is_slow_or_broken_is_not_waited_for(serve_node: ServeNode) -> None:
+async def test_a_service_that_is_slow_or_broken_is_not_waited_for(
+    serve_node: ServeNode, connect: Connect
+) -> None:
     async with EmbeddingService() as service:
         node = await serve_node(embedder=f"openai:{service.url}#pets")
         mq9 = await connect(node)
@@ -175,6 +156,7 @@ async def test_a_service_that_is_slow_or_broken_is_not_waited_for(serve_node: Se
 
 async def test_a_service_that_is_down_when_the_node_starts_is_used_once_it_is_up(
     serve_node: ServeNode,
+    connect: Connect,
 ) -> None:
     service = EmbeddingService()
     await service.start()
@@ -195,7 +177,9 @@ async def test_a_service_that_is_down_when_the_node_starts_is_used_once_it_is_up
 # --- vectors of the clients' own -----------------------------------------------------------------
 
 
-async def test_clients_may_bring_all_vectors_themselves(serve_node: ServeNode) -> None:
+async def test_clients_may_bring_all_vectors_themselves(
+    serve_node: ServeNode, connect: Connect
+) -> None:
     node = await serve_node(embedder="vectors:3#ours")
     mq9 = await connect(node)
     await register(mq9, "east", "books flights", vector=[1, 0, 0])
@@ -213,7 +197,7 @@ async def test_clients_may_bring_all_vectors_themselves(serve_node: ServeNode) -
 
 
 async def test_another_model_takes_over_in_the_background(
-    serve_node: ServeNode, tmp_path: Path
+    serve_node: ServeNode, connect: Connect, tmp_path: Path
 ) -> None:
     first = make_model(tmp_path / "first")
     second = make_model(tmp_path / "second", dimensions=16, swapped=True)
@@ -246,7 +230,7 @@ async def test_another_model_takes_over_in_the_background(
 
 
 async def test_a_node_with_another_model_says_so_and_has_others_embed(
-    serve_cluster: ServeCluster, tmp_path: Path
+    serve_cluster: ServeCluster, connect: Connect, tmp_path: Path
 ) -> None:
     first = make_model(tmp_path / "first")
     second = make_model(tmp_path / "second", dimensions=16, swapped=True)

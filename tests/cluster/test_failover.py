@@ -17,6 +17,7 @@ from tests.support.cluster import ClusterNode, ServedCluster, until
 from tests.support.load import Load
 from tests.support.mq9 import Mq9, ids
 from tests.support.raw_nats import RawNats
+from tests.support.returning import close_for_good
 
 MAILBOXES = 16  # so that every one of 8 shards has some
 ACKED_AGAIN_S_MAX = 30.0  # 3 s where nothing else runs
@@ -180,4 +181,4 @@ async def test_a_rolling_restart_fails_no_request_that_is_repeated(cluster: Serv
     report("rolling restart of three nodes", time.monotonic() - began_s, load)
     await load.check(clients[2])
     for one in connections:
-        await one.close()
+        await close_for_good(one)
