@@ -1,7 +1,7 @@
 """The NATS client protocol as a client reads and writes it: bytes to events, operations to bytes.
 No I/O.
 
-Called by the SDK and by tests; calls nothing. The mirror of `protocol.nats`; events are plain
+Called by the chaos suite and tests; calls nothing. The mirror of `protocol.nats`; events are plain
 tuples:
 
     (MSG, subject, sid, reply | None, header | None, payload)

@@ -1,6 +1,6 @@
 """NATS header blocks: `NATS/1.0 [status]`, then `Name: value` lines, then an empty line. Pure.
 
-Called by broker (to read what a client sent) and by the SDK; calls nothing.
+Called by `requests` and broker (to read what a client sent) and the chaos suite; calls nothing.
 """
 
 from collections.abc import Iterable

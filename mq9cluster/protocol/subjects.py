@@ -1,5 +1,4 @@
-"""Subjects: validity, wildcards, and which ones are mq9 commands. Pure; called by gateway, routes
-and the SDK.
+"""Subjects: validity, wildcards, and which ones are mq9 commands. Pure; called by gateway.
 
 Source: docs/protocol.md, section 7, and nats-server's subject rules. Subjects are bytes as they
 came off the wire.

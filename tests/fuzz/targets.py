@@ -78,7 +78,7 @@ def _drained(parser: ServerParser, pieces: list[bytes]) -> list[tuple[object, ..
 
 
 def nats_of_servers(data: bytes) -> None:
-    """What a server may say to the SDK."""
+    """What a server may say to a client."""
     with contextlib.suppress(ProtocolError):
         ClientParser().feed(data)
 
