@@ -32,14 +32,21 @@ async def test_16_where_tls_is_optional_clear_text_is_served(tls_with):
 QUIET_ECHO = b'CONNECT {"verbose":false}\r\nSUB a 1\r\nPUB a 0\r\n\r\n'
 
 
-@pytest.mark.parametrize("shown", ["nothing", "a stranger's", "a good one"])
+SHOWN = ("nothing", "a stranger's", "a good one")
+
+
+def one_of_three(authority, folder, shown):
+    """The certificate that a client shows; the good one is of the user svc.x.org, too."""
+    if shown == "nothing":
+        return None
+    if shown == "a stranger's":
+        return Authority(folder, "strangers").issue("zed")
+    return authority.issue("good", names=(x509.DNSName("svc.x.org"),))
+
+
+@pytest.mark.parametrize("shown", SHOWN)
 async def test_16_a_client_shows_a_certificate(tls_with, authority, tmp_path, shown):
-    strangers = Authority(tmp_path, "strangers")
-    client = {
-        "nothing": None,
-        "a stranger's": strangers.issue("zed"),
-        "a good one": authority.issue("good"),
-    }[shown]
+    client = one_of_three(authority, tmp_path, shown)
     said = await tls_with("yes", "upgrade").agree(QUIET_ECHO, tls=authority.trusted(client))
     assert said.closed == (shown != "a good one")
 
@@ -64,20 +71,24 @@ CERTIFIED = {
     "subject with more": ("CN=bob,OU=ops,O=X Inc,C=DE", ()),
     "nobody": ("CN=zed", ()),
 }
+TRIES = b"".join(b"PUB only.%d 0\r\n\r\n" % number for number in range(len(MAPPED)))
+
+
+def certified(authority, who):
+    subject, names = CERTIFIED[who]
+    return authority.issue("client", subject=subject, names=names)
 
 
 @pytest.mark.parametrize("who", CERTIFIED)
 async def test_16_a_certificate_names_the_user(tls_with, authority, who):
-    subject, names = CERTIFIED[who]
-    client = authority.issue("client", subject=subject, names=names)
-    tries = b"".join(b"PUB only.%d 0\r\n\r\n" % number for number in range(len(MAPPED)))
+    client = certified(authority, who)
     both = tls_with("map", "upgrade", MAPPED_OURS, MAPPED_NATS)
     for connect in (
         b'CONNECT {"verbose":false}\r\n',
         b'CONNECT {"verbose":false,"user":"svc.x.org"}\r\n',
         b'CONNECT {"verbose":false,"user":"svc.x.org","pass":"x"}\r\n',
     ):
-        await both.agree(connect + tries, tls=authority.trusted(client))
+        await both.agree(connect + TRIES, tls=authority.trusted(client))
 
 
 async def test_16_over_tls_too_silence_ends_with_a_timeout(tls_with, authority):
@@ -99,14 +110,9 @@ async def test_16_a_handshake_that_does_not_come_ends_the_connection(tls_with):
 
 
 @pytest.mark.parametrize("verify", ["no", "yes", "map"])
-@pytest.mark.parametrize("shown", ["nothing", "a stranger's", "a good one"])
+@pytest.mark.parametrize("shown", SHOWN)
 async def test_16_a_browser_shows_a_certificate(tls_with, authority, tmp_path, verify, shown):
-    strangers = Authority(tmp_path, "strangers")
-    client = {
-        "nothing": None,
-        "a stranger's": strangers.issue("zed"),
-        "a good one": authority.issue("client", names=(x509.DNSName("svc.x.org"),)),
-    }[shown]
+    client = one_of_three(authority, tmp_path, shown)
     users = (MAPPED_OURS, MAPPED_NATS) if verify == "map" else ()
     both = tls_with(verify, "upgrade", *users)
     trusted = authority.trusted(client)
@@ -121,16 +127,14 @@ async def test_16_a_browser_shows_a_certificate(tls_with, authority, tmp_path, v
 
 @pytest.mark.parametrize("who", CERTIFIED)
 async def test_16_a_browsers_certificate_names_the_user(tls_with, authority, who):
-    subject, names = CERTIFIED[who]
-    client = authority.issue("client", subject=subject, names=names)
-    tries = b"".join(b"PUB only.%d 0\r\n\r\n" % number for number in range(len(MAPPED)))
+    client = certified(authority, who)
     both = tls_with("map", "upgrade", MAPPED_OURS, MAPPED_NATS)
     for connect in (
         b'CONNECT {"verbose":false}\r\n',
         b'CONNECT {"verbose":false,"user":"svc.x.org"}\r\n',
     ):
         said = [
-            await talk_in_frames(port, connect + tries, authority.trusted(client))
+            await talk_in_frames(port, connect + TRIES, authority.trusted(client))
             for port in both.ws_ports
         ]
         assert said[0].same() == said[1].same()
