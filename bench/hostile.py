@@ -8,7 +8,7 @@ Rounds take turns over the kinds; a kind's ratio is the median of its rounds.
 
 Beside the times stands what the node itself worked between a request and its answer, in processor
 time: it says how many of others' turns a request waited for, also where the machine is busy.
-tests/cluster/test_hostile.py shows that nothing breaks; this measures.
+tests/cluster/test_hostile*.py show that nothing breaks; this measures.
 """
 
 import argparse
@@ -32,7 +32,7 @@ from rich.table import Table
 from bench.harness import measure
 from bench.loadgen import BUILD_DIR
 from bench.servers import mq9_fleet
-from tests.cluster.test_hostile import giant_headers, rubbish, searches
+from tests.support.hostile import giant_headers, rubbish, searches
 from tests.support.mq9 import Mq9
 from tests.support.raw_nats import RawNats, publication
 

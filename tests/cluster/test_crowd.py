@@ -5,8 +5,8 @@ bench/crowd.py measures the same with more of them, and the time.
 
 import asyncio
 
-from tests.cluster.test_hostile import memory_bytes
 from tests.conftest import ServeCluster, ServeNode
+from tests.support.hostile import memory_bytes
 from tests.support.mq9 import Mq9, ids
 from tests.support.raw_nats import ConnectionEnded, RawNats
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from tests.conformance.mq9.discovering import Agents
 from tests.support.anywhere import Clients
 from tests.support.mq9 import Mq9
 from tests.support.raw_nats import RawNats
@@ -42,3 +43,8 @@ def connect_raw(clients: Clients) -> ConnectRaw:
 async def raw(connect_raw: ConnectRaw) -> RawNats:
     """A connection that sends any bytes."""
     return await connect_raw()
+
+
+@pytest.fixture
+def agents(mq9: Mq9) -> Agents:
+    return Agents(mq9)

@@ -33,3 +33,9 @@ def shard(bare: Shard) -> Shard:
     """A shard with one mailbox, `box`."""
     bare.create()
     return bare
+
+
+@pytest.fixture
+def machine() -> MachineShard:
+    """A machine with nothing in it."""
+    return MachineShard()
