@@ -24,6 +24,14 @@ def leading(
     return log, replication
 
 
+def heard() -> tuple[RaftLog, Replication]:
+    """Leading, and "b" has all there is: what comes leaves without waiting."""
+    log, replication = leading()
+    sends(replication)
+    replication.replied("b", ok(1))
+    return log, replication
+
+
 def sends(replication: Replication, commit: int = 0, *, everyone: bool = False) -> list[Send]:
     return replication.sends(commit, 0, everyone=everyone)
 
@@ -67,9 +75,7 @@ def test_a_follower_that_stops_answering_is_sent_a_bounded_number_of_messages(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(raft_replication, "INFLIGHT_MESSAGES_MAX", 2)
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     sent = []
     for _ in range(5):
         log.append(5, b"x")
@@ -83,9 +89,7 @@ def test_a_follower_that_stops_answering_is_sent_a_bounded_number_of_bytes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(raft_replication, "INFLIGHT_BYTES_MAX", 100)
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     sent = []
     for _ in range(4):
         log.append(5, b"x" * 60)
@@ -95,9 +99,7 @@ def test_a_follower_that_stops_answering_is_sent_a_bounded_number_of_bytes(
 
 def test_a_message_holds_so_many_bytes_or_one_entry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raft_replication, "APPEND_BYTES_MAX", 100)
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     for size in (40, 40, 40, 300, 10):
         log.append(5, b"x" * size)
     sizes = []
@@ -108,9 +110,7 @@ def test_a_message_holds_so_many_bytes_or_one_entry(monkeypatch: pytest.MonkeyPa
 
 
 def test_an_answered_heartbeat_finds_out_what_was_lost_on_the_way() -> None:
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     log.append(5, b"x")
     sends(replication)  # lost
     replication.alive("b")
@@ -124,9 +124,7 @@ def test_the_question_after_a_heartbeat_does_not_widen_a_full_window(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(raft_replication, "INFLIGHT_MESSAGES_MAX", 1)
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     for _ in range(2):
         log.append(5, b"x")
         sends(replication)
@@ -138,9 +136,7 @@ def test_the_question_after_a_heartbeat_does_not_widen_a_full_window(
 def test_what_was_under_way_when_a_connection_broke_is_sent_again_once_the_follower_answers() -> (
     None
 ):
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     for _ in range(2):
         log.append(5, b"x")
         sends(replication)
@@ -153,9 +149,7 @@ def test_what_was_under_way_when_a_connection_broke_is_sent_again_once_the_follo
 
 def test_a_message_holds_so_many_entries(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raft_replication, "APPEND_ENTRIES_MAX", 2)
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     for _ in range(3):
         log.append(5, b"x")
     assert [len(send.message.entries) for _ in range(3) for send in sends(replication)] == [2, 1]
@@ -167,9 +161,7 @@ def test_a_follower_far_behind_is_sent_little_at_a_time_until_it_is_close(
     monkeypatch.setattr(raft_replication, "BEHIND_ENTRIES", 4)
     monkeypatch.setattr(raft_replication, "CATCH_UP_BYTES_MAX", 150)
     monkeypatch.setattr(raft_replication, "CATCH_UP_MESSAGES_MAX", 2)
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     for _ in range(9):
         log.append(5, b"x" * 60)
     assert _entries_sent(replication) == [2, 2]  # the other five wait for an answer
@@ -181,9 +173,7 @@ def test_a_follower_far_behind_is_sent_little_at_a_time_until_it_is_close(
 def test_a_follower_almost_far_behind_is_sent_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(raft_replication, "BEHIND_ENTRIES", 4)
     monkeypatch.setattr(raft_replication, "CATCH_UP_BYTES_MAX", 150)
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     for _ in range(4):
         log.append(5, b"x" * 60)
     assert _entries_sent(replication) == [4]
@@ -224,17 +214,13 @@ def test_an_acknowledgement_beyond_the_log_proves_nothing() -> None:
 
 
 def test_a_commit_alone_is_told_with_the_next_heartbeat() -> None:
-    _, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    _, replication = heard()
     assert sends(replication, commit=1) == []
     assert sends(replication, commit=1, everyone=True) == [Send("b", Heartbeat(5, 1, 0))]
 
 
 def test_a_commit_travels_with_entries_if_there_are_any() -> None:
-    log, replication = leading()
-    sends(replication)
-    replication.replied("b", ok(1))
+    log, replication = heard()
     new = log.append(5, b"x")
     assert sends(replication, commit=1) == [Send("b", Append(5, 1, 5, 1, 0, [new]))]
 
