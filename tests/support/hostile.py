@@ -139,7 +139,7 @@ def giant_headers() -> list[bytes]:
     ]
 
 
-SEARCHES = 3_000  # below what one connection may have under way: all of them are taken
+SEARCHES = 3_000  # far more than a node does while others are looked at
 
 
 def searches(address: str, kind: str) -> list[bytes]:
