@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import sys
 import time
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from rich.console import Console
 
 from bench.connection import Connection
 from bench.harness import measure
-from bench.servers import Fleet, mq9_fleet
+from bench.servers import Fleet, ServerFailed, mq9_fleet
 
 CORE_SHARE_MAX = 0.10
 SETTLE_SECONDS = 5.0  # compactions of the REGISTERs
@@ -48,6 +49,9 @@ async def _measure(fleet: Fleet, options: argparse.Namespace, console: Console) 
     rate = options.agents / (time.monotonic() - began_s)
     costs = [1e6 * used / options.agents for used in fleet.used_since(before)]
     console.print(f"REGISTER {rate:,.0f}/s, {_listed(costs)} µs of processor time on each node")
+    if unregistered := _failures(connections):
+        # Every REPORT of such an agent would count as an error again, and say nothing of REPORT.
+        raise ServerFailed(f"REGISTER: {unregistered}")
     await asyncio.sleep(SETTLE_SECONDS)
     before = fleet.cpu_seconds()
     await asyncio.sleep(options.seconds / 3)
@@ -70,7 +74,7 @@ async def _measure(fleet: Fleet, options: argparse.Namespace, console: Console) 
     failed = sum(connection.failed for connection in connections)
     console.print(f"{reports / passed_s:,.0f} REPORTs/s, {failed} errors")
     if failed:
-        console.print(next(c.last_failure.decode() for c in connections if c.failed))
+        console.print(_failures(connections))
     return 0 if max(shares) <= CORE_SHARE_MAX and not failed else 1
 
 
@@ -108,6 +112,12 @@ async def _report(connections: list[Connection], options: argparse.Namespace) ->
     for connection in connections:
         await connection.until_answered(connection.asked)
     return sent
+
+
+def _failures(connections: Sequence[Connection]) -> str:
+    """How often each error was answered; "" where none was."""
+    total = sum((connection.failures for connection in connections), Counter[bytes]())
+    return ", ".join(f"{count} x {text.decode()}" for text, count in total.most_common(5))
 
 
 def _listed(numbers: list[float]) -> str:

@@ -5,6 +5,7 @@ Called by agents and registering: the one has thousands of them, the other flood
 
 import asyncio
 import json
+from collections import Counter
 from functools import partial
 
 
@@ -17,6 +18,7 @@ class Connection(asyncio.Protocol):
         self.answered = 0
         self.failed = 0
         self.last_failure = b""
+        self.failures: Counter[bytes] = Counter()  # what was answered, where it was an error
         self.changed = asyncio.Event()
         self._rest = b""
         self.transport: asyncio.Transport
@@ -45,6 +47,7 @@ class Connection(asyncio.Protocol):
             elif line.startswith(b"{"):
                 self.failed += 1
                 self.last_failure = line
+                self.failures[line] += 1
             elif line == b"PING":
                 self.transport.write(b"PONG\r\n")
         self.changed.set()

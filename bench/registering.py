@@ -52,20 +52,13 @@ class Side:
 
     async def connect(self) -> None:
         """Have CONNECTIONS to each node."""
-        for number in range(CONNECTIONS * len(self.fleet.ports)):
-            port = self.fleet.ports[number % len(self.fleet.ports)]
-            self.connections.append(await Connection.open(port, number))
+        self.connections = await connect(self.fleet.ports)
 
     async def trial(self, job: str, bodies: Sequence[bytes]) -> None:
         """Ask for all of `bodies`, as fast as they are answered."""
         before = self.fleet.cpu_seconds()
         ours_s, began_s = time.process_time(), time.monotonic()
-        await asyncio.gather(
-            *(
-                flood(connection, job, bodies[number :: len(self.connections)])
-                for number, connection in enumerate(self.connections)
-            )
-        )
+        await flood_all(self.connections, job, bodies)
         passed_s, count = time.monotonic() - began_s, len(bodies)
         used = [1e6 * each / count for each in self.fleet.used_since(before)]
         ours = 1e6 * (time.process_time() - ours_s) / count
@@ -73,6 +66,22 @@ class Side:
         failed = [c.last_failure.decode() for c in self.connections if c.failed]
         if failed:
             raise ServerFailed(f"{job}: {failed[0]}")
+
+
+async def connect(ports: Sequence[int]) -> list[Connection]:
+    """CONNECTIONS to each node."""
+    numbers = range(CONNECTIONS * len(ports))
+    return [await Connection.open(ports[number % len(ports)], number) for number in numbers]
+
+
+async def flood_all(connections: Sequence[Connection], job: str, bodies: Sequence[bytes]) -> None:
+    """Ask for all of `bodies`, spread over the connections, as fast as they are answered."""
+    await asyncio.gather(
+        *(
+            flood(connection, job, bodies[number :: len(connections)])
+            for number, connection in enumerate(connections)
+        )
+    )
 
 
 async def flood(connection: Connection, job: str, bodies: Sequence[bytes]) -> None:
