@@ -19,12 +19,15 @@ Mask = npt.NDArray[np.bool_]
 _LAST = "\U0010ffff"  # sorts behind every character a name may continue with
 
 
-def facets_of(card: AgentCard) -> set[tuple[str, str]]:
-    """The (condition, value) pairs a card satisfies; names are kept in order instead."""
-    found = {("tags", tag) for tag in card.all_tags()}
-    for skill in card.skills:
-        found |= {("skills", skill.id), ("skills", skill.name)}
-    return found | {("provider", card.provider), ("version", card.version)}
+def facets_of(card: AgentCard) -> dict[str, Iterable[str]]:
+    """The values of a card by condition, each once; names are kept in order instead."""
+    skills = [skill.id for skill in card.skills] + [skill.name for skill in card.skills]
+    return {
+        "tags": card.all_tags(),
+        "skills": set(skills),
+        "provider": (card.provider,),
+        "version": (card.version,),
+    }
 
 
 class Facets:
@@ -33,15 +36,17 @@ class Facets:
     __slots__ = ("_names", "_postings")
 
     def __init__(self) -> None:
-        self._postings: dict[tuple[str, str], array[int]] = {}
+        self._postings: dict[str, dict[str, array[int]]] = {}  # by condition and value
         self._names: list[str] = []
 
     def kept(self) -> dict[str, Any]:
         """All of it but names, to be saved: what `restored` takes."""
-        parts = self._postings.values()
+        values = self._postings.items()
+        facets = [(key, value) for key, postings in values for value in postings]
+        parts = [posting for _, postings in values for posting in postings.values()]
         lengths = np.fromiter(map(len, parts), np.uint32, len(parts))
         return {
-            "facets": list(self._postings),
+            "facets": facets,
             "facet_lengths": lengths.tobytes(),
             "facet_slots": b"".join(parts),
         }
@@ -55,19 +60,21 @@ class Facets:
         ends = np.cumsum(np.frombuffer(kept["facet_lengths"], np.uint32)).tolist()
         start = 0
         for (key, value), end in zip(kept["facets"], ends, strict=True):
-            self._postings[key, value] = array("I", slots[start:end].tobytes())
+            postings = self._postings.setdefault(key, {})
+            postings[value] = array("I", slots[start:end].tobytes())
             start = end
         return self
 
     def put(self, slot: int, card: AgentCard) -> None:
         """Remember the values of the card at `slot`, the next one."""
-        postings = self._postings
-        for facet in facets_of(card):
-            if facet[1]:
-                posting = postings.get(facet)
-                if posting is None:
-                    posting = postings[facet] = array("I")
-                posting.append(slot)
+        for key, values in facets_of(card).items():
+            postings = self._postings.setdefault(key, {})
+            for value in values:
+                if value:
+                    posting = postings.get(value)
+                    if posting is None:
+                        posting = postings[value] = array("I")
+                    posting.append(slot)
 
     def add_name(self, name: str) -> None:
         """A name the shard did not have."""
@@ -101,19 +108,20 @@ class Facets:
             if key == "name":
                 result[[slots[name] for name in self.names(value)]] = True
             else:
-                posting = self._postings.get((key, value))
+                posting = self._postings.get(key, {}).get(value)
                 if posting:
                     result[np.frombuffer(posting, np.uint32)] = True
         return result
 
     def compact(self, numbers: npt.NDArray[np.int64]) -> None:
         """Number slots anew, as `LexicalIndex.compact` does."""
-        for facet, posting in list(self._postings.items()):
-            slots = numbers[np.frombuffer(posting, np.uint32)]
-            kept = slots[slots >= 0].astype(np.uint32)
-            fresh: array[int] = array("I")
-            fresh.frombytes(kept.tobytes())
-            if fresh:
-                self._postings[facet] = fresh
-            else:
-                del self._postings[facet]
+        for postings in self._postings.values():
+            for value, posting in list(postings.items()):
+                slots = numbers[np.frombuffer(posting, np.uint32)]
+                kept = slots[slots >= 0].astype(np.uint32)
+                fresh: array[int] = array("I")
+                fresh.frombytes(kept.tobytes())
+                if fresh:
+                    postings[value] = fresh
+                else:
+                    del postings[value]

@@ -16,6 +16,7 @@ twice until `compact` numbers them anew. One thread at a time.
 
 from array import array
 from bisect import bisect_left
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from math import log
 from typing import Any, Self
@@ -84,6 +85,7 @@ class LexicalIndex:
         "_buried",
         "_documents",
         "_live",
+        "_new_fields",
         "_new_ids",
         "_new_slots",
         "_new_weights",
@@ -98,10 +100,11 @@ class LexicalIndex:
         self._live: array[int] = array("I", [0])  # documents that have the term, by term
         self._documents: list[bytes] = []  # a document's terms in order, by slot; empty when gone
         self._ordered: list[str] | None = None  # the terms sorted, made when a prefix asks
-        # What came since the posting lists were last brought up to date: documents, the slot and
-        # the weight of each of their fields, and documents that went.
+        # What came since the posting lists were last brought up to date: documents, their slots,
+        # how many fields each has and the weights of these, and documents that went.
         self._new_ids: list[bytes] = []
-        self._new_slots: array[int] = array("q")
+        self._new_slots: list[int] = []
+        self._new_fields: list[int] = []
         self._new_weights: array[float] = array("d")
         self._buried: list[bytes] = []
 
@@ -137,7 +140,8 @@ class LexicalIndex:
             documents.append(b"")
         documents.append(ids)
         self._new_ids.append(ids)
-        self._new_slots.extend([slot] * len(weights))
+        self._new_slots.append(slot)
+        self._new_fields.append(len(weights))
         self._new_weights.extend(weights)
         if len(self._new_ids) >= NEW_DOCUMENTS_MAX:
             self._settle()
@@ -153,9 +157,10 @@ class LexicalIndex:
         """Bring posting lists and frequencies up to date."""
         if self._new_ids:
             new, self._new_ids = self._new_ids, []
-            slots, self._new_slots = self._new_slots, array("q")
+            slots, self._new_slots = self._new_slots, []
+            fields, self._new_fields = self._new_fields, []
             weights, self._new_weights = self._new_weights, array("d")
-            self._add(new, np.frombuffer(slots, np.int64), np.frombuffer(weights, np.float64))
+            self._add(new, np.repeat(slots, fields), np.frombuffer(weights, np.float64))
         if self._buried:
             buried, self._buried = self._buried, []
             live = self._live
@@ -171,21 +176,28 @@ class LexicalIndex:
         slots, weights = slots[field], weights[field]
         first = int(slots[0]) if len(slots) else 0
         lengths = np.bincount(slots - first, weights)
-        found, place = np.unique((ids << _SLOT_BITS) | slots, return_inverse=True)
-        counts = np.bincount(place, weights)
-        terms, slots = found >> _SLOT_BITS, found & _SLOT_MASK
+        keys = (ids << _SLOT_BITS) | slots
+        order = keys.argsort()
+        keys = keys[order]
+        starts = np.flatnonzero(np.diff(keys, prepend=-1))
+        if not len(starts):
+            return
+        counts = np.add.reduceat(weights[order], starts)
+        keys = keys[starts]
+        terms, slots = keys >> _SLOT_BITS, keys & _SLOT_MASK
         norms = SATURATION * (1.0 - LENGTH_WEIGHT + LENGTH_WEIGHT * lengths / AVERAGE_LENGTH)
         scale = IMPACT_ONE * (SATURATION + 1.0)
         impacts = (scale * counts / (counts + norms[slots - first])).astype(np.int64)
         packed = ((slots << _IMPACT_BITS) | impacts).tobytes()
-        postings, live = self._postings, self._live
         starts = np.flatnonzero(np.diff(terms, prepend=-1))
-        start = 0
-        stops = [*starts[1:].tolist(), len(terms)] if len(terms) else []
-        for term, stop in zip(terms[starts].tolist(), stops, strict=True):
-            postings[term].frombytes(packed[start * 8 : stop * 8])
-            live[term] += stop - start
-            start = stop
+        terms = terms[starts]
+        np.frombuffer(self._live, np.uint32)[terms] += np.diff(starts, append=len(slots)).astype(
+            np.uint32
+        )
+        cuts = (8 * starts).tolist()
+        parts = map(packed.__getitem__, map(slice, cuts, [*cuts[1:], len(packed)]))
+        postings = map(self._postings.__getitem__, terms.tolist())
+        deque(map(array.frombytes, postings, parts), maxlen=0)  # a loop would take twice as long
 
     def remove(self, slot: int) -> None:
         """Forget the document at `slot`; its postings stay until `compact`, and are skipped."""

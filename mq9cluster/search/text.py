@@ -18,7 +18,10 @@ WORDS_CACHED_MAX = 65_536  # some 10 MB; a registry's working vocabulary is smal
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uac00-\ud7af"
 _RUNS = re.compile(rf"[{CJK}]+|[^\W_{CJK}]+")
 _IS_CJK = re.compile(f"[{CJK}]")
-_RUNS_AND_ENDS = re.compile(r"[a-z0-9]+|\0")  # of folded ASCII
+_ASCII_FOLDED = bytes(ord(c.lower()) if c.isalnum() else ord(" ") for c in map(chr, range(128)))
+_FOLDED = _ASCII_FOLDED.ljust(256)  # folds ASCII, and leaves of it only runs, between spaces
+_FOLDED_FIELDS = b"\0" + _FOLDED[1:]  # ends of fields are left too
+_END_APART = f" {END_OF_FIELD} "
 _CAMEL = re.compile(r"(?<=[a-z0-9])(?=[A-Z])")
 _STEM_CHARS_MIN = 4  # shorter words are stems, or abbreviations
 
@@ -26,8 +29,13 @@ _STEM_CHARS_MIN = 4  # shorter words are stems, or abbreviations
 def runs(text: str) -> list[str]:
     """Words and CJK runs of `text`, in order, folded by NFKC and case."""
     if text.isascii():
-        return _RUNS.findall(text.lower())
+        return _ascii_runs(text)
     return _RUNS.findall(unicodedata.normalize("NFKC", text).casefold())
+
+
+def _ascii_runs(text: str, folded: bytes = _FOLDED) -> list[str]:
+    """`runs` of ASCII in half the time."""
+    return text.encode("ascii").translate(folded).decode("ascii").split()
 
 
 def is_cjk(run: str) -> bool:
@@ -97,7 +105,7 @@ class Analyzer:
         """The terms of `text`, in order: stems of words, bigrams of CJK runs."""
         stem = self._stems.__getitem__
         if text.isascii():
-            return list(map(stem, _RUNS.findall(text.lower())))
+            return list(map(stem, _ascii_runs(text)))
         found: list[str] = []
         for run in runs(text):
             if is_cjk(run):
@@ -119,9 +127,9 @@ class Analyzer:
 
     def fields(self, texts: Sequence[str]) -> list[str]:
         """The terms of all `texts`, each followed by END_OF_FIELD."""
-        whole = END_OF_FIELD.join(texts).lower()
-        if whole.isascii() and whole.count(END_OF_FIELD) == len(texts) - 1:
-            return [*map(self._stems.__getitem__, _RUNS_AND_ENDS.findall(whole)), END_OF_FIELD]
+        whole = _END_APART.join([*texts, ""])
+        if whole.isascii() and whole.count(END_OF_FIELD) == len(texts):
+            return list(map(self._stems.__getitem__, _ascii_runs(whole, _FOLDED_FIELDS)))
         return [term for text in texts for term in (*self.terms(text), END_OF_FIELD)]
 
     def prefix(self, word: str) -> str:

@@ -1,7 +1,7 @@
 import pytest
 
 from mq9cluster.search.query import PHRASE, PREFIX, UNITS_MAX, WORD, Unit, parse_units
-from mq9cluster.search.text import Analyzer
+from mq9cluster.search.text import END_OF_FIELD, Analyzer, runs
 
 analyzer = Analyzer(frozenset({"the", "a"}))
 
@@ -67,3 +67,13 @@ def test_query_syntax_of_other_engines_is_only_words(text):
 
 def test_a_long_question_is_cut():
     assert len(parse_units(" ".join(f"w{i}" for i in range(500)), analyzer)) == UNITS_MAX
+
+
+def test_ascii_is_cut_into_the_same_runs_as_other_text() -> None:
+    """ASCII has a shorter way; with a word of other characters behind it text goes the long way."""
+    for char in map(chr, range(128)):
+        text = f"Ab{char}C1{char}{char}d_e{char}"
+        assert [*runs(text), "é"] == runs(f"{text} é"), repr(char)
+        fields = [text, char, "", f"{char}x"]
+        apart = [term for field in fields for term in (*Analyzer().terms(field), END_OF_FIELD)]
+        assert Analyzer().fields(fields) == apart, repr(char)
