@@ -14,6 +14,7 @@ from typing import Any, Final
 from chaos.history import NEVER
 
 STEPS_MAX: Final = 2_000_000  # some seconds; beyond it, not decided
+ONLY_LOOK: Final = frozenset(["read", "look", "touch", "seek"])  # in any model: they change nothing
 
 State = Hashable
 Step = Callable[[State, "Operation"], tuple[bool, State]]
@@ -75,15 +76,16 @@ def judge(key: str, operations: Sequence[Operation], step: Step, start: State) -
 
 
 def _needed(operations: Sequence[Operation]) -> list[Operation]:
-    """Without unknown writes that nobody can have seen: they may as well never have happened."""
-    if any(one.does in ("touch", "delete") for one in operations):
-        return [one for one in operations if not (one.unknown and one.does in ("read", "touch"))]
-    read = {repr(one.told) for one in operations if one.does == "read"}
-    return [
-        one
-        for one in operations
-        if not (one.unknown and (one.does in ("read", "look") or _unread(one, read)))
-    ]
+    """Without what nobody knows of and nobody can have met: it may as well never have happened.
+
+    An unknown write that nobody read is such a one only among reads and writes. Another operation
+    may have met it: a sweep of a mailbox's agents takes it out or not, by what was written.
+    """
+    needed = [one for one in operations if not (one.unknown and one.does in ONLY_LOOK)]
+    if any(one.does not in ("read", "write") for one in needed):
+        return needed
+    read = {repr(one.told) for one in needed if one.does == "read"}
+    return [one for one in needed if not (one.unknown and _unread(one, read))]
 
 
 def _unread(one: Operation, read: set[str]) -> bool:
@@ -151,5 +153,5 @@ def _prefix(operations: Sequence[Operation], until: float) -> list[Operation]:
     return [
         one if one.ended <= until else Operation(one.began, NEVER, one.does, one.value)
         for one in operations
-        if one.began <= until and (one.ended <= until or one.does in ("write", "take", "delete"))
+        if one.began <= until and (one.ended <= until or one.does not in ONLY_LOOK)
     ]

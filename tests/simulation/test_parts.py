@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from chaos.checkers.linear import Operation
+from chaos.checkers.linear import Operation, judge
 from chaos.history import NEVER
 from mq9cluster.storage.database import FAMILIES, Database
 from tests.simulation.clock import NodeClock, Scheduler, Storm
@@ -17,6 +17,7 @@ from tests.simulation.database import SimDatabase
 from tests.simulation.disk import Disk
 from tests.simulation.loop import Deadlock, run
 from tests.simulation.network import Network, Weather
+from tests.simulation.whole_agents import agent
 from tests.simulation.whole_counts import Count, Counts, may_have_been
 
 
@@ -330,3 +331,23 @@ def test_who_is_counted_must_have_been_there(
     counts = Counts()
     counts.note(Count(5, 6, frozenset(), 1, mortal=1))
     assert not list(counts.wrong({}))
+
+
+@pytest.mark.parametrize(
+    ("unknown", "possible"),
+    [
+        (("x", "plain"), True),  # seed 9089: applied after a crash, and taken out right behind it
+        (("x", "other"), False),
+        (None, False),
+    ],
+)
+def test_an_unanswered_register_that_nobody_read_may_be_what_a_sweep_took_out(
+    unknown: tuple[str, str] | None, *, possible: bool
+) -> None:
+    told = [Operation(1, 2, "write", ("w", "other"), told=True)]
+    if unknown:
+        told.append(Operation(3, NEVER, "write", unknown))
+    told += [Operation(4, NEVER, "sweep", "plain"), Operation(6, 7, "read", told=None)]
+    assert (judge("a", told, agent, None) == []) is possible
+    back = Operation(8, 9, "read", told=("w", "other"))
+    assert judge("a", [*told, back], agent, None), "the acknowledged one does not come back"

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from chaos.checkers.linear import Operation, entry, judge, name, register
+from chaos.checkers.linear import Operation, State, entry, judge, name, register
 from chaos.history import NEVER
 
 
@@ -91,6 +91,33 @@ def test_an_agent_that_was_taken_out_is_not_found_nor_taken_out_again() -> None:
     assert judge("agent", [*right, touched], entry, None) != []
     # an unknown REGISTER nobody read may still be what was touched
     assert judge("agent", [*right, write(5, NEVER, "b"), touched], entry, None) == []
+
+
+def cell(state: State, operation: Operation) -> tuple[bool, State]:
+    """A register, and `sweep`, which takes one value out of it and no other."""
+    if operation.does == "sweep":
+        met = operation.value == state
+        return operation.unknown or operation.told == met, None if met else state
+    return register(state, operation)
+
+
+def sweep(began: float, ended: float, value: object, told: object = None) -> Operation:
+    return Operation(began, ended, "sweep", value, told)
+
+
+def test_an_unknown_write_that_nobody_read_may_be_what_another_operation_met() -> None:
+    unknown, gone = write(2, NEVER, "b"), read(6, 7, None)
+    for swept in (sweep(4, 5, "b", told=True), sweep(4, NEVER, "b")):
+        assert judge("k", [write(0, 1, "a"), unknown, swept, gone], cell, None) == []
+        assert judge("k", [write(0, 1, "a"), swept, gone], cell, None) != []
+        assert judge("k", [write(0, 1, "a"), unknown, swept, gone, read(8, 9, "a")], cell, None)
+    assert judge("k", [write(0, 1, "a"), unknown, sweep(4, NEVER, "c"), gone], cell, None) != []
+
+
+def test_the_moment_told_is_not_one_that_an_operation_under_way_explains() -> None:
+    swept = [write(0, 1, "a"), sweep(2, 9, "a", told=True), read(3, 4, None), read(5, 6, None)]
+    (text,) = judge("k", [*swept, read(10, 11, "a")], cell, None)
+    assert text.startswith("k: read None told 'a' at 10.000 to 11.000")
 
 
 @pytest.mark.parametrize("seed", range(8))
