@@ -14,6 +14,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -88,6 +89,7 @@ class Cluster:
         self._asked_s = 0.0
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
+        self._started = False  # the first run has begun; `_watch` begins the later ones
         self._beginning: asyncio.Task[None] | None = None
         self.overview = Overview(membership.name)
         self.incarnation = incarnation
@@ -190,6 +192,7 @@ class Cluster:
         self.peers.cluster_id = state.cluster_id
         self._open_shards(state)
         await self._begin_run()
+        self._started = True
 
     def _check_members(self, names: Sequence[str]) -> None:
         born = self.meta.meta.members
@@ -289,7 +292,21 @@ class Cluster:
     @failpoint("run.begin")
     async def _begin_run(self) -> None:
         """Announce this node's run, and wait until everybody will know."""
+        while not await self._announce_run():
+            self._take_next_run()
+        self._runs.begin()
+        # Whoever connects now finds what this node's earlier runs held open again, wherever there
+        # is a leader.
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LEASE_S):
+                await self.shards.end_earlier_runs(self.me.node_id, self.incarnation)
+
+    async def _announce_run(self) -> bool:
+        """Whether the run goes on. Who was cut off before it heard that its run has begun may hear
+        that together with the end: the others have waited for a lease.
+        """
         run = Run(self.me.node_id, self.incarnation, self.me.listen, features=FEATURES)
+        outcomes = (run, replace(run, ended=True))
 
         def known(state: meta.Meta) -> bool:
             if state.features > FEATURES:
@@ -297,16 +314,19 @@ class Cluster:
                     f"the cluster has feature level {state.features}, this version {FEATURES}: "
                     "run the version that the other nodes run"
                 )
-            return state.runs.get(self.me.name) == run
+            return state.runs.get(self.me.name) in outcomes
 
         begin = meta.begin_run(self.me.name, run)
         await meta.propose_until(self.meta, self._forward_to_meta, begin, known)
-        self._runs.begin()
-        # Whoever connects now finds what this node's earlier runs held open again, wherever there
-        # is a leader.
-        with suppress(TimeoutError):
-            async with asyncio.timeout(LEASE_S):
-                await self.shards.end_earlier_runs(self.me.node_id, self.incarnation)
+        return self.meta.meta.runs[self.me.name] == run
+
+    def _take_next_run(self) -> None:
+        """Act as another run from now on; nothing is promised before it has begun."""
+        self._runs.lose()
+        self.incarnation = self._new_incarnation()
+        for shard in self.shards.all:
+            shard.begin_run(self.incarnation)
+        self._above.on_new_run(self.incarnation)
 
     def _forward_to_meta(self, command: bytes) -> None:
         leader = self.meta.engine.leader
@@ -357,7 +377,8 @@ class Cluster:
             if hasattr(self, "shards"):
                 replicas = self.shards.replicas
                 self._leading.watch(replicas)
-                if self._runs.watch(self.incarnation, replicas) and self._beginning is None:
+                over = self._runs.watch(self.incarnation, replicas)
+                if over and self._started and self._beginning is None:
                     self._beginning = asyncio.create_task(self._begin_again())
                     self._beginning.add_done_callback(self._ended)
                 self._raise_features()
@@ -387,11 +408,7 @@ class Cluster:
             self.overview.forget(peer)
 
     async def _begin_again(self) -> None:
-        self._runs.lose()
-        self.incarnation = self._new_incarnation()
-        for shard in self.shards.all:
-            shard.begin_run(self.incarnation)
-        self._above.on_new_run(self.incarnation)
+        self._take_next_run()
         await self._begin_run()
         _log.warning("new run begun", extra={"incarnation": self.incarnation})
         self._beginning = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mq9cluster.cluster import snapshots
+from mq9cluster.cluster import meta, snapshots
 from mq9cluster.cluster.cluster import Cluster
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.membership import Membership
@@ -95,6 +95,51 @@ async def test_a_mistake_in_what_keeps_a_node_going_ends_the_node(
 
 async def test_an_orderly_stop_is_no_mistake(cluster: Cluster, failed: Failed) -> None:
     await cluster.stop()
+    assert failed.errors == []
+
+
+def end_at_once(cluster: Cluster, *incarnations: int) -> None:
+    """Have the others end these runs before this node hears that they have begun."""
+    propose = cluster.meta.propose
+
+    def propose_both(command: bytes) -> None:
+        propose(command)
+        for incarnation in incarnations:
+            propose(meta.end_run("n1", incarnation))
+
+    cluster.meta.propose = propose_both  # type: ignore[method-assign]
+
+
+async def has_run(cluster: Cluster, incarnation: int) -> None:
+    """Wait until the node has contact as this run, of which everybody knows."""
+    while cluster.why_not_ready() or cluster.incarnation != incarnation:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    run = cluster.meta.meta.runs["n1"]
+    assert (run.incarnation, run.ended) == (incarnation, False)
+
+
+async def test_a_start_whose_runs_are_ended_before_it_hears_of_them_ends_as_a_later_run(
+    tmp_path: Path, failed: Failed
+) -> None:
+    """Simulator, seed 9652: cut off while it announced its first run, a node never served."""
+    store = open_store(tmp_path, "n1", lambda: "07")
+    cluster = cluster_of_one(store, failed)
+    end_at_once(cluster, 1, 2)
+    async with asyncio.timeout(30):
+        await cluster.start("")
+        await has_run(cluster, 3)
+    assert failed.errors == []
+    await cluster.stop()
+    store.close()
+
+
+async def test_a_new_run_that_is_ended_before_the_node_hears_of_it_is_followed_by_another(
+    cluster: Cluster, failed: Failed
+) -> None:
+    end_at_once(cluster, 2, 3)
+    async with asyncio.timeout(30):
+        cluster._propose_to_meta(meta.end_run("n1", 1))
+        await has_run(cluster, 4)
     assert failed.errors == []
 
 
