@@ -25,7 +25,8 @@ from mq9cluster.search.query import NAME, TEXT, Answer, Question, Ranked, Statis
 from mq9cluster.search.text import Analyzer
 from mq9cluster.search.vectors import GRAPH_VECTORS_MIN, Graph, Job, VectorSpace, check_code
 
-# What a word is worth by where it stands.
+# What a word is worth by where it stands. Quarters: their sums are exact in any order, so that
+# replicas agree to the last bit.
 NAME_WEIGHT = 3.0
 TAG_WEIGHT = 2.5
 SKILL_WEIGHT = 2.0
