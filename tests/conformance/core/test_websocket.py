@@ -118,6 +118,7 @@ async def test_the_official_client_talks_to_either(ports: dict[str, int], server
     asked = (client.request("service", b"%d" % n, timeout=WAIT_S) for n in range(100))
     assert [m.data for m in await asyncio.gather(*asked)] == [b"re: %d" % n for n in range(100)]
     subscription = await client.subscribe("large")
+    await client.flush()
     await other.publish("large", b"x" * 900_000, headers={"A": "b"})
     message = await subscription.next_msg(WAIT_S)
     assert (len(message.data), message.headers) == (900_000, {"A": "b"})
