@@ -75,14 +75,15 @@ class _DevNode:
             limit=LINE_BYTES_MAX,
             start_new_session=True,  # Ctrl-C comes to us; we stop them
         )
-        assert process.stderr is not None  # noqa: S101  we asked for the pipe
+        assert process.stdin is not None  # noqa: S101  we asked for the pipes
+        assert process.stderr is not None  # noqa: S101
         showing = asyncio.create_task(self._show(process.stderr))
         stopping = asyncio.create_task(stop.wait())
         ending = asyncio.create_task(process.wait())
         try:
             await asyncio.wait((stopping, ending), return_when=asyncio.FIRST_COMPLETED)
             if not ending.done():
-                process.send_signal(signal.SIGINT)
+                process.stdin.close()  # not SIGINT, which ends it where it loads, and may say where
                 await asyncio.wait((ending,), timeout=STOP_S_MAX)
         finally:
             stopping.cancel()

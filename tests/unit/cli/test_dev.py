@@ -109,6 +109,28 @@ def test_a_taken_port_is_told_and_ends_it_with_1(dev):
     assert errors == "mq9cluster: node1 did not start (exit code 1)\n"
 
 
+# In place of the real uvloop, which every node imports: all but node1 go on once they are told to
+# stop.
+LOADS_UNTIL_STOPPED = """
+import sys
+
+if "serve" in sys.argv and "node1" not in sys.argv:
+    sys.stdin.read()
+sys.path.remove(__file__.rpartition("/")[0])
+del sys.modules["uvloop"]
+import uvloop
+"""
+
+
+def test_nodes_that_still_load_when_another_fails_stop_without_a_traceback(dev, tmp_path):
+    (tmp_path / "uvloop.py").write_text(LOADS_UNTIL_STOPPED)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        screen = dev(MQ9_HTTP_PORT=str(taken.getsockname()[1]), PYTHONPATH=str(tmp_path))
+        out, errors = screen.process.communicate(timeout=120)
+    assert errors == "mq9cluster: node1 did not start (exit code 1)\n"
+    assert "Traceback" not in out
+
+
 def test_its_nodes_stop_when_it_is_killed(dev):
     screen = dev()
     screen.read_until("ready:")
