@@ -17,6 +17,7 @@ import pytest
 
 from tests.support.cluster import ServedCluster, until
 from tests.support.nats_cluster import NatsCluster
+from tests.support.nats_py import settled
 from tests.support.raw_nats import Delivered, RawNats, publication
 
 HOST = "127.0.0.1"
@@ -367,7 +368,7 @@ async def test_requests_are_answered_from_any_node_at_any_node(nodes: Nodes) -> 
             await message.respond(b"%d " % place + message.data)
 
         await responder.subscribe(f"{subject}.{place}", cb=answer)
-        await responder.flush()
+        await settled(responder)
     sync = [await nodes.at(place) for place in range(3)]
     await nodes.know(*sync)
     for asker, place in itertools.product(responders, range(3)):

@@ -23,6 +23,7 @@ from mq9cluster.domain.passwords import hashed
 from tests.support.certificates import LOCALHOST, Authority
 from tests.support.cluster import until
 from tests.support.mq9 import ANSWER_S_MAX, checked, fresh
+from tests.support.nats_py import settled
 from tests.support.raw_nats import RawNats
 
 KEY, STRANGERS_KEY = make_user(), make_user()
@@ -126,12 +127,6 @@ async def _refused(node: ServedNode, who: dict[str, Any]) -> bool:
     finally:
         await client.close()
     return False
-
-
-async def settled(client: Client) -> None:
-    """The node knows the client's subscriptions: nats-py may send the first PING before them."""
-    await client.flush(ANSWER_S_MAX)
-    await client.flush(ANSWER_S_MAX)
 
 
 async def ask(client: Client, subject: str, body: Any = None) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from nats.errors import NoRespondersError
 from nats.errors import TimeoutError as NatsTimeout
 
 from tests.support.core_servers import CoreConfig, OurServer
+from tests.support.nats_py import settled
 from tests.support.wire import WAIT_S, eventually
 
 
@@ -32,7 +33,7 @@ async def other(port):
 
 async def test_publish_subscribe_with_wildcards(client, other):
     subscription = await client.subscribe("orders.*.new")
-    await client.flush()
+    await settled(client)
     await other.publish("orders.eu.new", b"1")
     await other.publish("orders.eu.old", b"2")
     await other.publish("orders.us.new", "ü".encode())
@@ -48,7 +49,7 @@ async def test_publish_subscribe_with_wildcards(client, other):
 
 async def test_headers_travel(client, other):
     subscription = await client.subscribe("headers")
-    await client.flush()
+    await settled(client)
     await other.publish("headers", b"x", headers={"A": "1", "b-C": "two words"})
     message = await subscription.next_msg(WAIT_S)
     assert message.headers == {"A": "1", "b-C": "two words"}
@@ -59,7 +60,7 @@ async def test_request_and_reply(client, other):
         await message.respond(b"re: " + message.data)
 
     await other.subscribe("service", cb=answer)
-    await other.flush()
+    await settled(other)
     answers = await asyncio.gather(
         *(client.request("service", b"%d" % n, timeout=WAIT_S) for n in range(200))
     )
@@ -76,7 +77,7 @@ async def test_request_in_the_old_style(client, other):
         await message.respond(message.data)
 
     await other.subscribe("old", cb=answer)
-    await other.flush()
+    await settled(other)
     message = await client.request("old", b"x", timeout=WAIT_S, old_style=True)
     assert message.data == b"x"
 
@@ -87,7 +88,7 @@ async def test_many_answers_to_one_request(client, other):
             await message.respond(b"%d" % n)
 
     await other.subscribe("many", cb=answer)
-    await other.flush()
+    await settled(other)
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox)
     await subscription.unsubscribe(limit=5)
@@ -104,8 +105,8 @@ async def test_a_queue_group_gets_each_message_once(client, other):
 
     for connection in (client, other, client, other):
         await connection.subscribe("tasks.*", queue="workers", cb=work)
-    await client.flush()
-    await other.flush()
+    await settled(client)
+    await settled(other)
     for n in range(400):
         await client.publish(f"tasks.{n}", b"%d" % n)
     await client.flush()
@@ -124,7 +125,7 @@ async def test_drain_delivers_what_was_under_way(port, other):
         got.append(message.data)
 
     await connection.subscribe("drained", cb=slowly)
-    await connection.flush()
+    await settled(connection)
     echo = await other.subscribe("drained")
     for n in range(500):
         await other.publish("drained", b"%d" % n)
@@ -147,7 +148,7 @@ async def test_no_echo(port):
     quiet = await nats.connect(f"nats://127.0.0.1:{port}", no_echo=True)
     subscription = await quiet.subscribe("mine")
     await quiet.publish("mine", b"x")
-    await quiet.flush()
+    await settled(quiet)
     with pytest.raises(NatsTimeout):
         await subscription.next_msg(0.05)
     await quiet.close()

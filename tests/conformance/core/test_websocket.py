@@ -8,6 +8,7 @@ import pytest
 
 from tests.conformance.core.test_bytes import FULL, HPUB, LOUD, MODERN, QUIET
 from tests.support.core_servers import CoreConfig, NatsServer, OurServer
+from tests.support.nats_py import settled
 from tests.support.websocket import Browser
 from tests.support.wire import WAIT_S
 
@@ -114,11 +115,11 @@ async def test_the_official_client_talks_to_either(ports: dict[str, int], server
         await message.respond(b"re: " + message.data)
 
     await other.subscribe("service", cb=answer)
-    await other.flush()
+    await settled(other)
     asked = (client.request("service", b"%d" % n, timeout=WAIT_S) for n in range(100))
     assert [m.data for m in await asyncio.gather(*asked)] == [b"re: %d" % n for n in range(100)]
     subscription = await client.subscribe("large")
-    await client.flush()
+    await settled(client)
     await other.publish("large", b"x" * 900_000, headers={"A": "b"})
     message = await subscription.next_msg(WAIT_S)
     assert (len(message.data), message.headers) == (900_000, {"A": "b"})

@@ -13,6 +13,7 @@ import pytest
 
 from mq9cluster.admin import monitoring
 from tests.support.cluster import free_ports
+from tests.support.nats_py import settled
 from tests.support.wire import eventually
 from tests.unit.admin.stub import StubView
 
@@ -54,7 +55,7 @@ async def theirs(nats_server):
     client = await nats.connect(f"nats://{clients}", name="probe")
     await client.subscribe("work.>")
     await client.subscribe("work.>", queue="q")
-    await client.flush()
+    await settled(client)
 
     def get(path):
         with urllib.request.urlopen(f"http://{http}{path}", timeout=10) as answer:
