@@ -72,7 +72,8 @@ class EmbeddingService:
         """Listen, again on the port it had."""
         app = web.Application()
         app.router.add_post("/v1/embeddings", self._embed)
-        self._runner = web.AppRunner(app)
+        # Whoever hung up is not answered: else stop() would wait a minute for a slow answer.
+        self._runner = web.AppRunner(app, handler_cancellation=True)
         await self._runner.setup()
         site = web.TCPSite(self._runner, "127.0.0.1", self.port)
         await site.start()
