@@ -103,7 +103,7 @@ def test_a_full_disk_is_said_in_one_line_and_loses_nothing_acknowledged(tmp_path
         pytest.skip("no loop-mounted file system here")
     with FragileDisk(tmp_path, 40) as disk:
         ballast = disk.path / "ballast"
-        ballast.write_bytes(b"x" * (20 << 20))
+        ballast.write_bytes(b"x" * (28 << 20))  # there is room for thousands of entries
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.support.solo_writer", str(disk.path / "data")],
             stdout=subprocess.PIPE,
