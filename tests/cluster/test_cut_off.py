@@ -75,8 +75,11 @@ async def test_a_node_that_is_cut_off_gives_up_what_it_held_and_cannot_use_it(
             )
             # Nobody else could have them before whoever held them had lost its connection.
             assert holder.ended.is_set()
-            late = [await _refused(Mq9(await at(victim)), box) for box in held_boxes[:3]]
-            sent = await asyncio.wait_for(idler.try_send(known, b"cut", msg_id="cut"), ANSWER_S_MAX)
+            strangers = [Mq9(await at(victim)) for _ in range(3)]
+            sent, *late = await asyncio.gather(  # each is answered at the node's own deadline
+                asyncio.wait_for(idler.try_send(known, b"cut", msg_id="cut"), ANSWER_S_MAX),
+                *map(_refused, strangers, held_boxes),
+            )
             assert not victim.is_ready_now()
     assert again_s < ACKED_AGAIN_S_MAX
     assert [ids(reply) for reply in taken] == [[1, 2, 3]] * 8

@@ -32,8 +32,10 @@ async def test_a_node_alone_tells_unknown_from_not_done(serve_cluster: ServeClus
         for other in cluster.others(leader):
             await paused.enter_async_context(other.paused())
         unknown = await send(client, b"maybe")
-        refused = await send(client, b"no")
-        query = await client.request("$mq9.AI.MSG.QUERY.box", b"", timeout=ANSWER_S_MAX)
+        refused, query = await asyncio.gather(
+            send(client, b"no"),
+            client.request("$mq9.AI.MSG.QUERY.box", b"", timeout=ANSWER_S_MAX),
+        )
     assert (unknown["code"], str(unknown["error"])[:8]) == ("timeout", "timeout:")
     assert (refused["code"], str(refused["error"])[:12]) == ("unavailable", "unavailable:")
     assert json.loads(query.data)["code"] == "unavailable"
