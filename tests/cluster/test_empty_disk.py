@@ -61,7 +61,8 @@ async def test_a_majority_of_empty_disks_founds_no_new_cluster(
         await emptied(victim)
         victim.spawn_now()
     await until(lambda: complains(kept), "they are refused", REFUSED_S_MAX)
-    await asyncio.sleep(STAYS_OUT_S)
+    refused, _ = await asyncio.gather(
+        Mq9(await at(kept)).try_send(box, b"nobody to agree with"), asyncio.sleep(STAYS_OUT_S)
+    )
     assert not any(victim.events("ready") for victim in victims)
-    refused = await Mq9(await at(kept)).try_send(box, b"nobody to agree with")
     assert refused["code"] in ("unavailable", "timeout")
