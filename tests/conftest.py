@@ -4,6 +4,7 @@
 there for many.
 """
 
+import gc
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,14 @@ CONNECT_S_MAX = 30  # nats-py gives up after two seconds, which a busy machine m
 
 ServeCluster = Callable[..., Awaitable[ServedCluster]]
 ServeNode = Callable[..., Awaitable[ServedNode]]
+
+
+def pytest_collection_finish() -> None:
+    """Have the collector never look again through all that tests and imports are: it takes longer
+    than the simulation of a seed, and is done after each.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
