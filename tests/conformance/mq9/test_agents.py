@@ -84,10 +84,12 @@ async def test_ttl_0_is_never(mq9: Mq9) -> None:
 
 
 async def test_what_one_node_registered_the_others_know_at_once(mq9: Mq9, other: Mq9) -> None:
-    for _ in range(8):
+    async def known() -> bool:
         name = fresh("agent")
         await register(mq9, name)
-        assert await is_there(other, name)
+        return await is_there(other, name)
+
+    assert await asyncio.gather(*(known() for _ in range(8))) == [True] * 8
 
 
 async def test_an_a2a_agent_card_is_a_card(mq9: Mq9) -> None:
@@ -119,7 +121,8 @@ async def test_names_are_what_they_are(mq9: Mq9) -> None:
     for name in names:
         await register(mq9, name)
     await mq9.ask("AGENT.UNREGISTER", {"name": word})
-    assert [await is_there(mq9, name) for name in names] == [False] + [True] * 6
+    there = await asyncio.gather(*(is_there(mq9, name) for name in names))
+    assert there == [False] + [True] * 6
 
 
 async def test_a_refused_register_leaves_the_agent_that_was(mq9: Mq9) -> None:
