@@ -153,8 +153,9 @@ class Directory:
             changes = _put_off_seen(version, changes)
             if not changes:
                 return
+        cards = [change for change in changes if change.kind is not Change.SEEN]
         self._posted[0] += len(changes)
-        self._posted[1] += sum(len(change.body) for change in changes)
+        self._posted[1] += sum(len(change.body) for change in cards)
         if (
             self._posted[0] - self._done[0] > BEHIND_CHANGES_MAX
             or self.behind_bytes > BEHIND_BYTES_MAX
@@ -165,9 +166,8 @@ class Directory:
         version.behind.append(changes)
         if not version.ready.is_set():
             return
-        cards = sum(change.kind is not Change.SEEN for change in changes)
         if cards or self._posted[0] - self._done[0] >= SEEN_BEHIND_MAX:
-            self._thread.post_soon(self._follow, cards)
+            self._thread.post_soon(self._follow, len(cards))
 
     # --- in the search thread --------------------------------------------------------------------
 
@@ -225,8 +225,11 @@ class Directory:
                 return  # it begins anew
             changes = version.behind.popleft()
             for change in changes:
-                _FOLLOW[change.kind](self, indexes, change)
-                version.unsaved += change.kind in _SAVED
+                if change.kind is Change.SEEN:  # as most are
+                    self._seen(indexes, change)
+                else:
+                    _FOLLOW[change.kind](self, indexes, change)
+                    version.unsaved += change.kind in _SAVED
                 if change.account in indexes:
                     touched[change.account] = indexes[change.account]
             self._done[0] += len(changes)
@@ -329,7 +332,6 @@ class Directory:
 
 _FOLLOW: Final[Mapping[Change, Callable[[Directory, Indexes, AgentChange], None]]] = {
     Change.REGISTERED: Directory._registered,
-    Change.SEEN: Directory._seen,
     Change.CODED: Directory._coded,
     Change.GONE: Directory._gone,
 }

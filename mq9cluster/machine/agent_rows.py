@@ -8,12 +8,14 @@ import struct
 from collections.abc import Iterable
 from typing import NamedTuple
 
+from mq9cluster.domain.address import account_and_name, slot_of
+from mq9cluster.machine import keys
 from mq9cluster.machine.rows import check_version
 
-_VERSION = 1
+_VERSION = SEEN_VERSION = 1
 _CARD = struct.Struct(">BQHHI")  # version, registered, address, codes, body
 _CODE = struct.Struct(">HI")
-_SEEN = struct.Struct(">BIQQQ")
+SEEN = struct.Struct(">BIQQQ")  # version, ttl, seen, expires, due; the report_info follows
 _COUNT = struct.Struct(">BI")
 
 Codes = dict[str, bytes]
@@ -38,6 +40,40 @@ class Seen(NamedTuple):
     expires_ms: int
     due_ms: int
     report_info: bytes
+
+
+class Heard:
+    """The same of one agent while it is worked on, with what every heartbeat of it needs at hand:
+    of those that report it is kept.
+    """
+
+    __slots__ = (
+        "account",
+        "due_ms",
+        "expires_ms",
+        "key",
+        "name",
+        "ref",
+        "report_info",
+        "seen_ms",
+        "ttl_s",
+    )
+
+    def __init__(self, ref: bytes) -> None:
+        self.ref = ref
+        self.account, self.name = account_and_name(ref)
+        self.key = keys.agent_seen(slot_of(ref), ref)
+        self.ttl_s = self.seen_ms = self.expires_ms = self.due_ms = 0
+        self.report_info = b""
+
+    def load(self, row: bytes) -> None:
+        """Take over what its row says."""
+        self.ttl_s, self.seen_ms, self.expires_ms, self.due_ms, self.report_info = unpack_seen(row)
+
+    def row(self) -> bytes:
+        """Its row."""
+        times = (self.ttl_s, self.seen_ms, self.expires_ms, self.due_ms)
+        return SEEN.pack(_VERSION, *times) + self.report_info
 
     def lives_at(self, now_ms: int) -> bool:
         """Whether its ttl has not passed."""
@@ -83,17 +119,11 @@ def unpack_codes(data: bytes, at: int, count: int) -> list[tuple[str, bytes]]:
     return codes
 
 
-def pack_seen(seen: Seen) -> bytes:
-    """A seen row."""
-    ttl_s, seen_ms, expires_ms, due_ms, report_info = seen
-    return _SEEN.pack(_VERSION, ttl_s, seen_ms, expires_ms, due_ms) + report_info
-
-
 def unpack_seen(row: bytes) -> Seen:
     """What a seen row says."""
-    version, ttl_s, seen_ms, expires_ms, due_ms = _SEEN.unpack_from(row)
+    version, ttl_s, seen_ms, expires_ms, due_ms = SEEN.unpack_from(row)
     check_version("seen", version)
-    return Seen(ttl_s, seen_ms, expires_ms, due_ms, row[_SEEN.size :])
+    return Seen(ttl_s, seen_ms, expires_ms, due_ms, row[SEEN.size :])
 
 
 def pack_count(count: int) -> bytes:

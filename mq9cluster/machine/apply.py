@@ -33,7 +33,8 @@ from mq9cluster.domain.ports import StateView, Writes
 from mq9cluster.domain.registry import AgentChange
 from mq9cluster.machine import consumer_group, due, ends, registry
 from mq9cluster.machine import mailbox as mailboxes
-from mq9cluster.machine.codec import open_parcel
+from mq9cluster.machine.codec import is_plain_send, open_parcel
+from mq9cluster.machine.plain_report import PlainReports
 from mq9cluster.machine.plain_send import PlainSends
 from mq9cluster.machine.sessions import Sessions
 from mq9cluster.machine.workspace import Workspace
@@ -118,13 +119,15 @@ class Machine:
         return AppliedParcels(ws.finish(), outcomes, ws.changed, ws.agents)
 
     def _carry_out(self, commands: Sequence[Command | bytes]) -> list[Outcome]:
-        """Carry out commands; those that are bytes are plain SENDs."""
+        """Carry out commands; those that are bytes are plain SENDs and REPORTs by name."""
         ws = self.workspace
-        plain = PlainSends(ws)
+        plain, reports = PlainSends(ws), PlainReports(ws)
         outcomes: list[Outcome] = []
         for command in commands:
             if isinstance(command, bytes):
-                outcomes.append(plain.store(command))
+                outcomes.append(
+                    plain.store(command) if is_plain_send(command) else reports.note(command)
+                )
                 continue
             plain.forget()
             try:

@@ -61,7 +61,9 @@ _SEND_KIND = 1
 _SEND = struct.Struct(">BBBH")
 _SEND_MORE = struct.Struct(">IIHIHI")
 _PLAIN, _FULL = 0, 1
+_REPORT_KIND = 11
 _PLAIN_SEND = bytes((_SEND_KIND, _PLAIN))
+_REPORT = bytes((_REPORT_KIND,))
 _HEAD = struct.Struct(">BH")
 
 
@@ -165,9 +167,26 @@ def plain_send_to(head: bytes) -> tuple[bytes, int]:
     return head[5:], head[2]
 
 
+def is_plain_send(data: bytes) -> bool:
+    """Which of the two kinds that stay bytes a command is."""
+    return data[0] == _SEND_KIND
+
+
 def decode_plain_send(data: bytes) -> SendMessage:
     """A plain SEND as a command."""
     return _decode_send(data)
+
+
+def plain_report_info_at(data: bytes) -> int:
+    """Where the info of a REPORT by name begins; the reference stands before it, from 3 on."""
+    return 3 + (data[1] << 8 | data[2])
+
+
+def is_heartbeat(command: Command | bytes) -> bool:
+    """Whether a command of an opened parcel may wait for others to share an entry with."""
+    if isinstance(command, bytes):
+        return command[0] == _REPORT_KIND
+    return isinstance(command, ReportAgents)
 
 
 def _decode_fetch(ref: bytes, fields: list[Any]) -> FetchMessages:
@@ -207,7 +226,7 @@ _ENCODERS: dict[type, tuple[int, _Encoder]] = {
 
 _PLAIN_ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[bytes, bytes]]]] = {
     RegisterAgent: (10, agent_codec.encode_register),
-    ReportAgent: (11, agent_codec.encode_report),
+    ReportAgent: (_REPORT_KIND, agent_codec.encode_report),
     SetAgentCode: (15, agent_codec.encode_set_code),
 }
 
@@ -228,7 +247,7 @@ _DECODERS: dict[int, Callable[[bytes, list[Any]], Command]] = {
 
 _PLAIN_DECODERS: dict[int, Callable[[bytes, bytes], Command]] = {
     10: agent_codec.decode_register,
-    11: agent_codec.decode_report,
+    _REPORT_KIND: agent_codec.decode_report,
     15: agent_codec.decode_set_code,
 }
 
@@ -236,23 +255,21 @@ _PLAIN_DECODERS: dict[int, Callable[[bytes, bytes], Command]] = {
 # --- outcomes ------------------------------------------------------------------------------------
 
 _STORED, _REPORTED, _MIXED = b"S", b"R", b"J"
-_ONE = (1, "")
 
 
 def encode_outcomes(outcomes: Sequence[Outcome]) -> bytes:
     """What the commands of a parcel came to. Mostly a row of msg_ids, which is written as one, or
     of the times when agents that reported expire.
     """
-    stored = [o.msg_id for o in outcomes if type(o) is MessageStored and not o.duplicate]
-    if len(stored) == len(outcomes):
-        return _STORED + _numbers(stored)
-    reported = [
-        o.expires_at_s
-        for o in outcomes
-        if type(o) is AgentsReported and (o.agents, o.resume) == _ONE
-    ]
-    if len(reported) == len(outcomes):
-        return _REPORTED + _numbers(reported)
+    first = type(outcomes[0]) if outcomes else MessageStored
+    if first is MessageStored:
+        stored = [o.msg_id for o in outcomes if type(o) is MessageStored and not o.duplicate]
+        if len(stored) == len(outcomes):
+            return _STORED + _numbers(stored)
+    elif first is AgentsReported:
+        ones = [o for o in outcomes if type(o) is AgentsReported and o.agents == 1 and not o.resume]
+        if len(ones) == len(outcomes):
+            return _REPORTED + _numbers([o.expires_at_s for o in ones])
     return _MIXED + orjson.dumps([_outcome_fields(outcome) for outcome in outcomes])
 
 
@@ -301,7 +318,9 @@ def _decode_outcomes(data: bytes) -> list[Outcome]:
     if data[:1] == _STORED:
         return [MessageStored(msg_id) for msg_id in _read_numbers(data[1:])]
     if data[:1] == _REPORTED:
-        return [AgentsReported(1, expires_at_s) for expires_at_s in _read_numbers(data[1:])]
+        times = _read_numbers(data[1:])
+        reported = {expires_at_s: AgentsReported(1, expires_at_s) for expires_at_s in set(times)}
+        return [reported[expires_at_s] for expires_at_s in times]
     if data[:1] != _MIXED:
         raise UnknownFormat("outcomes of an unknown kind")
     return [_OUTCOMES[kind](*fields) for kind, *fields in orjson.loads(data[1:])]
@@ -369,11 +388,12 @@ PARCEL_HEAD_BYTES = _PARCEL.size
 def decode_parcel(data: bytes) -> tuple[Parcel, list[Command]]:
     """The parcel `data` says, and its commands; raises UnknownFormat."""
     parcel, commands = open_parcel(data)
-    return parcel, [_decode_send(one) if isinstance(one, bytes) else one for one in commands]
+    return parcel, [_decode_command(one) if isinstance(one, bytes) else one for one in commands]
 
 
 def open_parcel(data: bytes) -> tuple[Parcel, list[Command | bytes]]:
-    """The parcel `data` says, and its commands, of which plain SENDs stay the bytes they are.
+    """The parcel `data` says, and its commands, of which plain SENDs and REPORTs by name stay the
+    bytes they are.
 
     Raises UnknownFormat.
     """
@@ -395,7 +415,10 @@ def _open_parcel(data: bytes) -> tuple[Parcel, list[Command | bytes]]:
         raise UnknownFormat(f"a parcel of {ends[-1]} bytes has {len(data)}")
     decode = decode_command
     commands = [
-        one if (one := data[a:b])[:2] == _PLAIN_SEND and b - a >= _SEND.size else decode(one)
+        one
+        if ((one := data[a:b])[:2] == _PLAIN_SEND and b - a >= _SEND.size)
+        or (one[:1] == _REPORT and b - a >= _HEAD.size)
+        else decode(one)
         for a, b in pairwise(ends)
     ]
     return Parcel(node, incarnation, sequence, confirmed), commands

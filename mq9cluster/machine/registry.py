@@ -31,13 +31,11 @@ from mq9cluster.domain.registry import AgentChange, Change
 from mq9cluster.machine import keys
 from mq9cluster.machine.agent_rows import (
     Card,
-    Seen,
+    Heard,
     pack_card,
     pack_count,
-    pack_seen,
     unpack_card,
     unpack_count,
-    unpack_seen,
 )
 from mq9cluster.machine.keys import Due
 from mq9cluster.machine.workspace import Workspace
@@ -51,16 +49,15 @@ DROPPED_ROW_COST: Final = 4  # in what an entry may spend: a card is rewritten w
 def register(ws: Workspace, command: RegisterAgent) -> AgentRegistered:
     """REGISTER: raises Overloaded."""
     ref = command.agent
-    slot = slot_of(ref)
-    card_key, seen_key = keys.agent_card(slot, ref), keys.agent_seen(slot, ref)
+    card_key = keys.agent_card(slot_of(ref), ref)
     account, name = account_and_name(ref)
-    last_seen = ws.seen(seen_key)
+    heard = ws.heard(ref)
     # Both rows come and go together: where one is missing the other need not be looked for.
-    row = None if last_seen is None else ws.get(Family.AGENTS, card_key)
+    row = None if heard is None else ws.get(Family.AGENTS, card_key)
     old = unpack_card(row) if row else None
     if old is None and ws.shard.agents >= AGENTS_PER_SHARD_MAX:
         raise Overloaded(f"the shard has {AGENTS_PER_SHARD_MAX} agents")
-    expires_ms = _heard_of(ws, seen_key, last_seen, ref, command.ttl_s)
+    expires_ms = _heard_of(ws, heard or Heard(ref), command.ttl_s)
     card = _merged(ws, old, command)
     if card == old:
         ws.agents.append(AgentChange(account, name, Change.SEEN, expires_ms))
@@ -81,17 +78,19 @@ def _merged(ws: Workspace, old: Card | None, command: RegisterAgent) -> Card:
     return old._replace(codes={**old.codes, **dict(command.codes)})
 
 
-def _heard_of(ws: Workspace, seen_key: bytes, row: bytes | None, ref: bytes, ttl_s: int) -> int:
+def _heard_of(ws: Workspace, heard: Heard, ttl_s: int) -> int:
     """Note that an agent registered; what it reported stays, unless it had expired.
 
-    `row` is what was known of it. When it expires now, in ms.
+    When it expires now, in ms.
     """
-    old = unpack_seen(row) if row else None
-    expires_ms = ws.now_ms + ttl_s * 1000 if ttl_s else 0
-    report_info = old.report_info if old and old.lives_at(ws.now_ms) else b""
-    due_ms = _look_again(ws, ref, old.due_ms if old else 0, expires_ms)
-    ws.put_seen(seen_key, pack_seen(Seen(ttl_s, ws.now_ms, expires_ms, due_ms, report_info)))
-    return expires_ms
+    if not heard.lives_at(ws.now_ms):
+        heard.report_info = b""
+    heard.ttl_s = ttl_s
+    heard.seen_ms = ws.now_ms
+    heard.expires_ms = ws.now_ms + ttl_s * 1000 if ttl_s else 0
+    heard.due_ms = _look_again(ws, heard.ref, heard.due_ms, heard.expires_ms)
+    ws.put_heard(heard)
+    return heard.expires_ms
 
 
 def _look_again(ws: Workspace, ref: bytes, due_ms: int, expires_ms: int) -> int:
@@ -111,31 +110,27 @@ def _look_again(ws: Workspace, ref: bytes, due_ms: int, expires_ms: int) -> int:
 
 def unregister(ws: Workspace, command: UnregisterAgent) -> AgentsUnregistered:
     """UNREGISTER: raises AgentNotFound."""
-    ref = command.agent
-    _remove(ws, ref, _living(ws, keys.agent_seen(slot_of(ref), ref), ref))
+    _remove(ws, _living(ws, command.agent))
     return AgentsUnregistered(1)
 
 
-def _living(ws: Workspace, seen_key: bytes, ref: bytes) -> Seen:
-    row = ws.seen(seen_key)
-    if row is not None:
-        seen = unpack_seen(row)
-        if seen.lives_at(ws.now_ms):
-            return seen
-    raise AgentNotFound(account_and_name(ref)[1])
+def _living(ws: Workspace, ref: bytes) -> Heard:
+    heard = ws.heard(ref)
+    if heard is None or not heard.lives_at(ws.now_ms):
+        raise AgentNotFound(account_and_name(ref)[1])
+    return heard
 
 
-def _remove(ws: Workspace, ref: bytes, seen: Seen) -> None:
-    slot = slot_of(ref)
-    card_key = keys.agent_card(slot, ref)
-    account, name = account_and_name(ref)
+def _remove(ws: Workspace, heard: Heard) -> None:
+    ref, account, name = heard.ref, heard.account, heard.name
+    card_key = keys.agent_card(slot_of(ref), ref)
     row = ws.get(Family.AGENTS, card_key)
     if row is not None:
         _index(ws, account, name, unpack_card(row).address, "")
     ws.delete(Family.AGENTS, card_key)
-    ws.forget_seen(keys.agent_seen(slot, ref))
-    if seen.due_ms:
-        ws.unschedule(seen.due_ms, Due.AGENT_EXPIRY, ref)
+    ws.forget_heard(heard)
+    if heard.due_ms:
+        ws.unschedule(heard.due_ms, Due.AGENT_EXPIRY, ref)
     ws.shard.agents -= 1
     ws.agents.append(AgentChange(account, name, Change.GONE))
 
@@ -165,19 +160,18 @@ def _index(ws: Workspace, account: str, name: str, old: str, new: str) -> None:
 def report(ws: Workspace, command: ReportAgent) -> AgentsReported:
     """REPORT: raises AgentNotFound."""
     ref, report_info = command
-    seen_key = keys.agent_seen(slot_of(ref), ref)
-    expires_ms = _seen_now(ws, ref, seen_key, _living(ws, seen_key, ref), report_info)
+    expires_ms = _seen_now(ws, _living(ws, ref), report_info)
     return AgentsReported(1, expires_ms // 1000)
 
 
-def _seen_now(ws: Workspace, ref: bytes, seen_key: bytes, seen: Seen, report_info: bytes) -> int:
+def _seen_now(ws: Workspace, heard: Heard, report_info: bytes) -> int:
     """Note that an agent reported; when it expires now, in ms. Its `due_ms` is early enough."""
-    ttl_s, _, _, due_ms, last_info = seen
-    expires_ms = ws.now_ms + ttl_s * 1000 if ttl_s else 0
-    row = pack_seen(Seen(ttl_s, ws.now_ms, expires_ms, due_ms, report_info or last_info))
-    ws.put_seen(seen_key, row)
-    ws.agents.append(AgentChange(*account_and_name(ref), Change.SEEN, expires_ms))
-    return expires_ms
+    heard.seen_ms = ws.now_ms
+    heard.expires_ms = ws.now_ms + heard.ttl_s * 1000 if heard.ttl_s else 0
+    heard.report_info = report_info or heard.report_info
+    ws.put_heard(heard)
+    ws.agents.append(AgentChange(heard.account, heard.name, Change.SEEN, heard.expires_ms))
+    return heard.expires_ms
 
 
 # --- by mailbox ----------------------------------------------------------------------------------
@@ -186,9 +180,8 @@ def _seen_now(ws: Workspace, ref: bytes, seen_key: bytes, seen: Seen, report_inf
 def report_all(ws: Workspace, command: ReportAgents) -> AgentsReported:
     """REPORT of every agent of a mailbox that lives in this shard, a step of it."""
     refs, resume = _refs_of(ws, command.mailbox, command.after)
-    expiries = []
-    for ref, seen_key, seen in _all_living(ws, refs):
-        expiries.append(_seen_now(ws, ref, seen_key, seen, command.report_info))
+    living = _all_living(ws, refs)
+    expiries = [_seen_now(ws, heard, command.report_info) for heard in living]
     first_ms = min(filter(None, expiries), default=0)
     return AgentsReported(len(expiries), first_ms // 1000, resume)
 
@@ -197,8 +190,8 @@ def unregister_all(ws: Workspace, command: UnregisterAgents) -> AgentsUnregister
     """UNREGISTER of every agent of a mailbox that lives in this shard, a step of it."""
     refs, resume = _refs_of(ws, command.mailbox, command.after)
     count = 0
-    for ref, _, seen in _all_living(ws, refs):
-        _remove(ws, ref, seen)
+    for heard in _all_living(ws, refs):
+        _remove(ws, heard)
         count += 1
     return AgentsUnregistered(count, resume)
 
@@ -218,13 +211,11 @@ def _refs_of(ws: Workspace, mailbox: bytes, after: str) -> tuple[list[bytes], st
     return [agent_ref(account, name) for name in names], resume
 
 
-def _all_living(ws: Workspace, refs: list[bytes]) -> Iterator[tuple[bytes, bytes, Seen]]:
+def _all_living(ws: Workspace, refs: list[bytes]) -> Iterator[Heard]:
     for ref in refs:
-        seen_key = keys.agent_seen(slot_of(ref), ref)
-        row = ws.seen(seen_key)
-        seen = unpack_seen(row) if row else None
-        if seen and seen.lives_at(ws.now_ms):
-            yield ref, seen_key, seen
+        heard = ws.heard(ref)
+        if heard and heard.lives_at(ws.now_ms):
+            yield heard
 
 
 # --- what time does ------------------------------------------------------------------------------
@@ -232,19 +223,16 @@ def _all_living(ws: Workspace, refs: list[bytes]) -> Iterator[tuple[bytes, bytes
 
 def look_at(ws: Workspace, ref: bytes) -> None:
     """The schedule's time for an agent has come: sweep it if it expired long ago, or come back."""
-    seen_key = keys.agent_seen(slot_of(ref), ref)
-    row = ws.seen(seen_key)
-    if row is None:
+    heard = ws.heard(ref)
+    if heard is None or not heard.expires_ms:
         return
-    seen = unpack_seen(row)
-    if not seen.expires_ms:
-        return
-    until_ms = seen.expires_ms + AGENT_KEPT_MS
+    until_ms = heard.expires_ms + AGENT_KEPT_MS
     if until_ms <= ws.now_ms:
-        _remove(ws, ref, seen)
+        _remove(ws, heard)
         return
     ws.schedule(until_ms, Due.AGENT_EXPIRY, ref, b"")
-    ws.put_seen(seen_key, pack_seen(seen._replace(due_ms=until_ms)))
+    heard.due_ms = until_ms
+    ws.put_heard(heard)
 
 
 # --- embedders -----------------------------------------------------------------------------------

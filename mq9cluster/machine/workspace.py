@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from mq9cluster.domain.address import slot_of
 from mq9cluster.domain.ports import Family, StateView, Writes
 from mq9cluster.machine import keys, rows
+from mq9cluster.machine.agent_rows import Heard
 from mq9cluster.machine.rows import Group, HandOut, Mailbox, Shard
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 MAILBOXES_CACHED_MAX = 8_192  # about 1 kB each
 NAMED_MAILBOXES_MAX = 64  # with up to a thousand groups each
 GROUPS_CACHED_MAX = 4_096  # small while little is held
-SEEN_CACHED_MAX = 16_384  # about 250 bytes each; looking for one is half of a heartbeat's cost
+HEARD_CACHED_MAX = 16_384  # about 450 bytes each; looking for one is half of a heartbeat's cost
 HELD_COUNTED_EVERY = 64  # entries: the count looks at every cached group
 HELD_CACHED_MAX = 400_000  # about 150 bytes each, all groups together
 
@@ -49,7 +50,7 @@ class Workspace:
         self._groups: dict[bytes, Group | None] = {}
         self._group_names: dict[bytes, list[str]] = {}  # by mailbox, where they were asked for
         self.behind: dict[bytes, dict[int, Behind]] = {}  # by mailbox and priority (see retention)
-        self._seen: dict[bytes, bytes] = {}  # AGENTS rows of heartbeats
+        self.heard_lately: dict[bytes, Heard] = {}  # by agent
         self._dirty_mailboxes: list[Mailbox] = []
         self._dirty_groups: list[Group] = []
         self._pending_mailboxes: list[Mailbox] = []
@@ -121,9 +122,9 @@ class Workspace:
         if len(self._group_names) > NAMED_MAILBOXES_MAX:
             self._group_names.clear()
             self.behind.clear()
-        if len(self._seen) > SEEN_CACHED_MAX:
-            for key in list(islice(self._seen, SEEN_CACHED_MAX // 2)):
-                del self._seen[key]
+        if len(self.heard_lately) > HEARD_CACHED_MAX:
+            for ref in list(islice(self.heard_lately, HEARD_CACHED_MAX // 2)):
+                del self.heard_lately[ref]
         if self.index % HELD_COUNTED_EVERY == 0 and self._held_cached() > HELD_CACHED_MAX:
             self._groups.clear()
 
@@ -276,19 +277,26 @@ class Workspace:
 
     # --- heartbeats ------------------------------------------------------------------------------
 
-    def seen(self, key: bytes) -> bytes | None:
-        """The AGENTS row of an agent's heartbeats."""
-        row = self._seen.get(key)
-        return self.get(Family.AGENTS, key) if row is None else row
+    def heard(self, ref: bytes) -> Heard | None:
+        """What is known of an agent's heartbeats; who changes it puts it back."""
+        heard = self.heard_lately.get(ref)
+        if heard is None:
+            heard = Heard(ref)
+            row = self.get(Family.AGENTS, heard.key)
+            if row is None:
+                return None
+            heard.load(row)
+        return heard
 
-    def put_seen(self, key: bytes, row: bytes) -> None:
+    def put_heard(self, heard: Heard) -> None:
         """Write it; the next heartbeat will want it again."""
-        self.writes.rows[Family.AGENTS][key] = self._seen[key] = row
+        self.heard_lately[heard.ref] = heard
+        self.writes.rows[Family.AGENTS][heard.key] = heard.row()
 
-    def forget_seen(self, key: bytes) -> None:
+    def forget_heard(self, heard: Heard) -> None:
         """Delete it."""
-        self._seen.pop(key, None)
-        self.delete(Family.AGENTS, key)
+        self.heard_lately.pop(heard.ref, None)
+        self.delete(Family.AGENTS, heard.key)
 
     # --- groups ----------------------------------------------------------------------------------
 
