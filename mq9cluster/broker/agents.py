@@ -117,8 +117,11 @@ class Agents:
         else:
             agent = agent_ref(account, whom.name)
             single = ReportAgent(agent, report_info)
-            work = partial(self._propose, agent, single, call, may_wait=True)
-            self._in_turn(_NAME + agent, call, work)
+            if self._order.is_free(_NAME + agent):
+                self._propose(agent, single, call, may_wait=True)
+            else:
+                work = partial(self._propose, agent, single, call, may_wait=True)
+                self._in_turn(_NAME + agent, call, work)
 
     def _in_turn(self, key: bytes, call: Call, work: Callable[[], None]) -> None:
         """Do it now, or behind a REGISTER before it that is still being embedded."""

@@ -126,7 +126,7 @@ def parse_card(body: dict[str, object], encoded: bytes | None = None) -> AgentCa
         registered = {key: value for key, value in body.items() if key != "_mq9"}
     if encoded is None:
         encoded = _encode(registered)
-    elif _may_be_deep(encoded):
+    elif may_be_deep(encoded):
         check_depth(registered)
     get = registered.get
     return AgentCard(
@@ -148,15 +148,15 @@ def _encode(registered: dict[str, object]) -> bytes:
     except (orjson.JSONEncodeError, RecursionError) as error:
         check_depth(registered)
         raise InvalidRequest(f"not JSON: {error}") from error
-    if _may_be_deep(encoded):
+    if may_be_deep(encoded):
         check_depth(registered)
     if len(encoded) > CARD_BYTES_MAX:
         raise InvalidRequest(f"a card may have {CARD_BYTES_MAX} bytes, this has {len(encoded)}")
     return encoded
 
 
-def _may_be_deep(encoded: bytes) -> bool:
-    """Whether a card opens so many brackets that `check_depth` has to look how they nest."""
+def may_be_deep(encoded: bytes) -> bool:
+    """Whether JSON opens so many brackets that `check_depth` has to look how they nest."""
     return encoded.count(b"{") + encoded.count(b"[") > CARD_DEPTH_MAX
 
 

@@ -232,9 +232,10 @@ class Session(Connection):
         """The answer, with messages or an address in it, to a client that listened for it when it
         asked: nobody else is told, also where it has left or listens no more.
         """
-        if self._left or reply is None or not self._own_subscriptions(reply):
-            reply = None
-        self._respond(account, reply, size, body)
+        if reply is not None and not self._left:
+            for subscription in self._own_subscriptions(reply):
+                self._deliver_reply(subscription, reply, body)
+        self._respond(account, None, size, body)
 
     def _respond(self, account: str, reply: bytes | None, size: int, body: bytes) -> None:
         """A command's answer: to its own connection if that subscribes to `reply`, else to exactly

@@ -8,7 +8,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from mq9cluster.domain.address import MailAddress
-from mq9cluster.domain.agent import AgentCard, check_depth, parse_card, parse_mailbox, parse_name
+from mq9cluster.domain.agent import (
+    AgentCard,
+    check_depth,
+    may_be_deep,
+    parse_card,
+    parse_mailbox,
+    parse_name,
+)
 from mq9cluster.domain.errors import InvalidField
 from mq9cluster.domain.limits import REPORT_INFO_BYTES_MAX
 from mq9cluster.protocol import fields
@@ -34,7 +41,10 @@ def parse_unregister(payload: bytes) -> Whom:
 def parse_report(payload: bytes) -> tuple[Whom, bytes]:
     """The body of AGENT.REPORT: whom, and what it says as JSON, or nothing."""
     body = fields.parse_body(payload)
-    return _whom(body), _report_info(body.get("report_info"))
+    info = body.get("report_info")
+    if info is not None and may_be_deep(payload):
+        check_depth(info)
+    return _whom(body), b"" if info is None else _encoded(info)
 
 
 def _whom(body: dict[str, Any]) -> Whom:
@@ -45,10 +55,7 @@ def _whom(body: dict[str, Any]) -> Whom:
     return Whom(parse_name(name), None)
 
 
-def _report_info(info: object) -> bytes:
-    if info is None:
-        return b""
-    check_depth(info)
+def _encoded(info: object) -> bytes:
     encoded = orjson.dumps(info)
     if len(encoded) > REPORT_INFO_BYTES_MAX:
         raise InvalidField("report_info", f"more than {REPORT_INFO_BYTES_MAX} bytes of JSON")
