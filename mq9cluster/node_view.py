@@ -440,7 +440,7 @@ def _shard_readings(shards: Sequence[Shard]) -> Iterator[Reading]:
     replicas = [shard.replica for shard in shards if shard.replica]
     batches = merged([replica.entry_commands for replica in replicas], SIZE_BOUNDS)
     yield Spread("mq9_batch_commands", "Commands of one log entry.", batches)
-    commits = merged([replica.commit_seconds for replica in replicas], LATENCY_BOUNDS_S)
+    commits = merged([replica.proposals.commit_seconds for replica in replicas], LATENCY_BOUNDS_S)
     yield Spread("mq9_commit_seconds", "Entries led here, from proposed to applied.", commits)
     for shard in shards:
         labels = (("shard", str(shard.shard)),)

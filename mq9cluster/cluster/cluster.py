@@ -19,6 +19,7 @@ from functools import partial
 from typing import Final
 
 from mq9cluster.cluster import meta, wire
+from mq9cluster.cluster.beat import Beat
 from mq9cluster.cluster.clocks import ClusterClock
 from mq9cluster.cluster.directory import Directory
 from mq9cluster.cluster.durability import Durability, Group
@@ -46,6 +47,7 @@ from mq9cluster.cluster.tracing import ParcelTraces, TracedShard
 from mq9cluster.cluster.wire import Kind
 from mq9cluster.domain.errors import Overloaded
 from mq9cluster.domain.failpoints import failpoint
+from mq9cluster.domain.limits import REPORT_HOLD_MS, REPORT_WAIT_MS
 from mq9cluster.domain.ports import Clock, Random
 from mq9cluster.machine.agents_read import all_agents
 from mq9cluster.storage.database import Database
@@ -84,6 +86,9 @@ class Cluster:
         self._random = random
         self._new_incarnation = new_incarnation
         self._above = above
+        wall_ms = self.clock.wall_ms
+        self._beat = Beat(REPORT_WAIT_MS, wall_ms)
+        self._hold = Beat(REPORT_HOLD_MS, wall_ms, least_ms=REPORT_HOLD_MS // 2)
         self._groups: dict[int, tuple[Group, RaftEngine]] = {}
         self._loop = asyncio.get_running_loop()
         self._asked_s = 0.0
@@ -269,17 +274,19 @@ class Cluster:
             replica,
             self._links.find_leader,
             lambda: self.meta.meta.features,
+            self._beat,
         )
         if isinstance(shard, TracedShard) and self.traces:
             shard.traces = self.traces
             if replica:
-                replica.traces = self.traces
+                replica.proposals.traces = self.traces
         return shard
 
     def _open_replica(self, number: int, names: Sequence[str]) -> Replica:
         state = ShardState(self._database, number)
         send_state = partial(self.snapshots.send, number)
-        replica = Replica(number, state, self.clock, partial(self._send, number), send_state)
+        send = partial(self._send, number)
+        replica = Replica(number, state, self.clock, send, send_state, self._hold)
         if self.me.searchable:
             directory = Directory(
                 self.me.searchable, lambda: all_agents(replica.machine.workspace), number

@@ -13,7 +13,8 @@ from typing import Final, Protocol
 from mq9cluster.cluster import wire
 from mq9cluster.cluster.engine import NotLeader
 from mq9cluster.cluster.peers import Answered, NotSent, PeerReply
-from mq9cluster.cluster.replica import LOST, Replica
+from mq9cluster.cluster.proposals import LOST
+from mq9cluster.cluster.replica import Replica
 from mq9cluster.cluster.waiting import FetchDone, Waiter
 from mq9cluster.cluster.wire import Answer, Kind
 from mq9cluster.domain.command import Owner
@@ -24,6 +25,7 @@ from mq9cluster.machine.codec import (
     UnknownFormat,
     decode_outcomes,
     encode_outcomes,
+    is_heartbeat,
     open_parcel,
 )
 
@@ -217,7 +219,7 @@ Respond = Callable[[bytes], None]
 def _parcel(replica: Replica, data: bytes, respond: Respond) -> None:
     _, parcel = wire.read_shard(data)
     try:
-        open_parcel(parcel)  # in the log it would stop every replica
+        _, commands = open_parcel(parcel)  # in the log it would stop every replica
     except UnknownFormat as error:
         respond(wire.refused(Refused(Unavailable(f"the parcel cannot be read: {error}"))))
         return
@@ -231,7 +233,7 @@ def _parcel(replica: Replica, data: bytes, respond: Respond) -> None:
             respond(wire.given(encode_outcomes(outcomes)))
 
     try:
-        replica.accept(parcel, done)
+        replica.accept(parcel, done, may_wait=all(map(is_heartbeat, commands)))
     except NotLeader as error:
         respond(wire.not_leader(error.leader))
     except Mq9Error as error:
@@ -260,13 +262,14 @@ def _query(replica: Replica, data: bytes, respond: Respond) -> None:
 
 
 def _traces(replica: Replica, data: bytes, respond: Respond) -> None:
-    if replica.traces:
+    told = replica.proposals.traces
+    if told:
         try:
             shard, parcel, traces = wire.read_traces(data)
         except UnknownFormat as error:
             respond(wire.refused(Refused(Unavailable(str(error)))))
             return
-        replica.traces.expect(shard, parcel, traces)
+        told.expect(shard, parcel, traces)
     respond(wire.given(b""))
 
 

@@ -5,23 +5,26 @@ wait here.
 the durability loop calls `prepare`, `send` and `on_committed`.
 
 A SEND on its leader: `accept` takes the parcel it travels in and wakes the group; at the turn's
-end `prepare` makes one entry of all parcels; once that is synced on a majority `on_committed`
-applies it, commits the writes, and gives each parcel its outcomes. A leader that is deposed:
-`done(None)` for what is under way, which may yet be committed by the next leader; who asked asks
-that one, with the same parcel, which applies once.
+end `prepare` has one entry made of all parcels (`proposals`); once that is synced on a majority
+`on_committed` applies it, commits the writes, and gives each parcel its outcomes. A leader that is
+deposed: `done(None)` for what is under way, which may yet be committed by the next leader; who
+asked asks that one, with the same parcel, which applies once.
 """
 
 import asyncio
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Final, Protocol
 
+from mq9cluster.cluster.beat import Beat
 from mq9cluster.cluster.durability import Durability, Group
 from mq9cluster.cluster.engine import MEMBERS_MARK, Engine, LogEntry, Message, NotLeader
+from mq9cluster.cluster.proposals import LOST, ParcelDone, Proposals
 from mq9cluster.cluster.shard_time import ShardTime
 from mq9cluster.cluster.waiting import WAITING_PER_SHARD_MAX, FetchDone, Waiter, WaitingRoom
-from mq9cluster.domain.command import Command, EndIncarnation, Expire, FetchMessages
+from mq9cluster.domain.command import EndIncarnation, Expire, FetchMessages
 from mq9cluster.domain.errors import Mq9Error, Overloaded, Unavailable
 from mq9cluster.domain.failpoints import failpoint
+from mq9cluster.domain.limits import REPORT_HOLD_MS
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.message import Message as MailMessage
 from mq9cluster.domain.outcome import HandedOut, Outcome, Refused, refused
@@ -29,32 +32,15 @@ from mq9cluster.domain.ports import Clock, StateView, Writes
 from mq9cluster.domain.read import Browse, MessagesRead, Query
 from mq9cluster.machine import reads
 from mq9cluster.machine.apply import Machine
-from mq9cluster.machine.codec import (
-    PARCEL_OF_NOBODY,
-    decode_entry,
-    encode_command,
-    encode_entry,
-    encode_parcel,
-)
+from mq9cluster.machine.codec import decode_entry
 
 if TYPE_CHECKING:
     from mq9cluster.cluster.directory import Directory
     from mq9cluster.cluster.turns import Turns
 
-ENTRY_BYTES_MAX: Final = 4 << 20  # one entry: one message between peers, one write
-ACCEPTED_BYTES_MAX: Final = 64 << 20  # of parcels taken and not yet applied, of all nodes
 GIVEN_S: Final = 0.00001  # handing out, reading and answering one message
 SEARCHED_S: Final = 0.0000015  # looking at one in search of a tag
 EXPIRE_WAIT_S_MAX: Final = 60.0  # a timer a year ahead would not follow a clock that is slewed
-
-ParcelDone = Callable[[list[Outcome] | Refused | None], None]
-
-
-class Gather(Protocol):
-    """Has what its node's clients asked for accepted, if it is to leave with this turn."""
-
-    def __call__(self, *, entry: bool) -> None:
-        """`entry`: there will be an entry anyway."""
 
 
 class State(StateView, Protocol):
@@ -62,44 +48,6 @@ class State(StateView, Protocol):
 
     def commit(self, writes: Writes) -> None:
         """Make `writes` visible, all or nothing."""
-
-
-class Traces(Protocol):
-    """What of `tracing.ParcelTraces` is used here: it is told where entries are."""
-
-    def expect(self, shard: int, parcel: bytes, traces: Sequence[str]) -> None:
-        """These are in a parcel that comes now."""
-
-    def proposed(self, shard: int, index: int, parcels: Sequence[bytes]) -> None:
-        """An entry is in the log."""
-
-    def committed(self, shard: int, index: int) -> tuple[float, Sequence[str]] | None:
-        """It is committed; what `applied` is to be given, if anything."""
-
-    def applied(self, shard: int, committed: tuple[float, Sequence[str]]) -> None:
-        """It is applied."""
-
-
-class _Accepted:
-    """A parcel taken, and who waits for what it comes to."""
-
-    __slots__ = ("data", "done")
-
-    def __init__(self, data: bytes, done: ParcelDone) -> None:
-        self.data = data
-        self.done = done
-
-
-class _UnderWay:
-    """An entry this replica proposed as leader."""
-
-    __slots__ = ("bytes", "parcels", "proposed_s", "term")
-
-    def __init__(self, term: int, parcels: list[_Accepted], size: int, proposed_s: float) -> None:
-        self.term = term
-        self.proposed_s = proposed_s
-        self.parcels = parcels
-        self.bytes = size
 
 
 class Replica:
@@ -112,17 +60,18 @@ class Replica:
         clock: Clock,
         send: Callable[[Sequence[Message]], None],
         send_state: Callable[[Sequence[str]], None] = lambda _: None,  # a group of one has no peers
+        hold: Beat | None = None,
     ) -> None:
+        """`hold`: the node's beat at which parcels that may wait become entries."""
         self.shard = shard
         self.engine: Engine
         self.machine = Machine(state)
         self.directory: Directory | None = None  # set before the start, where agents are searched
         self.waiting_room = WaitingRoom()
+        hold = hold or Beat(REPORT_HOLD_MS, least_ms=REPORT_HOLD_MS // 2)
+        self.proposals = Proposals(shard, clock, self.wake, self._wake_next, hold)
         self.caught_up = asyncio.Event()  # with the log as it was at the start
         self.entry_commands = Histogram(SIZE_BOUNDS)
-        self.commit_seconds = Histogram()
-        self.gather: Gather | None = None  # the shard's own parcel, at a turn's end
-        self.traces: Traces | None = None  # where tracing is on
         self.send = send
         self.send_state = send_state
         self._state = state
@@ -130,10 +79,6 @@ class Replica:
         self._loop = asyncio.get_running_loop()
         self._heard_ms = clock.monotonic_ms()  # the machine's time, by the steady clock
         self._time = ShardTime(clock, self.machine.now_ms)
-        self._accepted: list[_Accepted] = []
-        self._own: list[tuple[Command, Callable[[Outcome], None], Waiter | None]] = []
-        self._bytes = 0
-        self._under_way: dict[int, _UnderWay] = {}
         self._led_term = 0
         self._reads: list[tuple[int, Callable[[], None]]] = []
         self._reads_behind_due: list[tuple[int, Callable[[], None], Callable[[], None]]] = []
@@ -148,6 +93,7 @@ class Replica:
     def start(self, engine: Engine, durability: Durability, group: Group) -> None:
         """Begin to take part; called once the group is registered."""
         self.engine, self._durability, self._group = engine, durability, group
+        self.proposals.start(engine)
         self._turns = durability.turns
         self._catch_up_to = engine.commit_index
         if self.directory is not None:
@@ -173,100 +119,24 @@ class Replica:
 
     # --- proposals -------------------------------------------------------------------------------
 
-    @failpoint("parcel.accept")
-    def accept(self, parcel: bytes, done: ParcelDone) -> None:
-        """Take a parcel; `done` gets its outcomes, or None if leadership was lost meanwhile.
-
-        Raises NotLeader, Overloaded: then nothing was done; nor where `done` gets a Refused.
-        """
-        if not self.engine.is_leader:
-            raise NotLeader(self.engine.leader)
-        if self._bytes + len(parcel) > ACCEPTED_BYTES_MAX:
-            raise Overloaded(f"shard {self.shard} has {ACCEPTED_BYTES_MAX} bytes under way")
-        if not self._accepted:
-            self.wake()
-        self._accepted.append(_Accepted(parcel, done))
-        self._bytes += len(parcel)
-
-    def _propose(
-        self, command: Command, done: Callable[[Outcome], None], waiter: Waiter | None = None
-    ) -> None:
-        """Propose what no session repeats: FETCH, which is asked again, and what time brings.
-
-        Not if `waiter` is no longer there when the turn ends.
-        """
-        if not self._own:
-            self.wake()
-        self._own.append((command, done, waiter))
+    def accept(self, parcel: bytes, done: ParcelDone, *, may_wait: bool = False) -> None:
+        """As `Proposals.accept`."""
+        self.proposals.accept(parcel, done, may_wait=may_wait)
 
     def end_run(self, node: int, incarnation: int) -> None:
         """As leader, release what a node's runs up to this one held.
 
         Proposed again until it is applied.
         """
-        self._propose(EndIncarnation(node, incarnation), _nobody_waits)
+        self.proposals.add_own(EndIncarnation(node, incarnation), _nobody_waits)
 
     # --- the durability loop's callbacks ---------------------------------------------------------
 
     def prepare(self) -> None:
-        """A turn ends: one entry of all parcels, or several where they are too much for one."""
-        if self.gather:
-            self.gather(entry=bool(self._accepted or self._own))
+        """A turn ends: what was asked for becomes an entry, if any."""
+        self.proposals.gather_own_parcel()
         self._notice_leadership()
-        if self._own:
-            self._accept_own()
-        if not self._accepted:
-            return
-        accepted, self._accepted = self._accepted, []
-        stamp_ms = self._time.now_ms()
-        for parcels in _entries(accepted):
-            size = sum(len(parcel.data) for parcel in parcels)
-            data = encode_entry(stamp_ms, [parcel.data for parcel in parcels])
-            try:
-                index, term = self.engine.propose(data)
-            except NotLeader:
-                self._lose(parcels, size)
-                continue
-            except Overloaded as error:
-                self._lose(parcels, size, refused(error))
-                continue
-            self._under_way[index] = _UnderWay(term, parcels, size, self._clock.seconds())
-            if self.traces:
-                self.traces.proposed(self.shard, index, [parcel.data for parcel in parcels])
-
-    def _accept_own(self) -> None:
-        own = self._own_still_wanted()
-        if not own:
-            return
-        data = encode_parcel(PARCEL_OF_NOBODY, [encode_command(command) for command, _ in own])
-
-        def done(outcomes: list[Outcome] | Refused | None) -> None:
-            if not isinstance(outcomes, list):
-                outcomes = [outcomes or LOST] * len(own)
-            for (_, answer), outcome in zip(own, outcomes, strict=True):
-                answer(outcome)
-
-        self._accepted.append(_Accepted(data, done))
-        self._bytes += len(data)
-
-    def _own_still_wanted(self) -> list[tuple[Command, Callable[[Outcome], None]]]:
-        """Without the FETCHes whose clients left in this turn: the end of such a connection is in a
-        parcel before them, and nobody would give back what they are handed.
-        """
-        wanted: list[tuple[Command, Callable[[Outcome], None]]] = []
-        while self._own:
-            own, self._own = self._own, []
-            for command, done, waiter in own:
-                if waiter is None or waiter.done is not None:
-                    wanted.append((command, done))
-                else:
-                    self._wake_next(waiter)  # which may propose at once
-        return wanted
-
-    def _lose(self, parcels: Sequence[_Accepted], size: int, answer: Refused | None = None) -> None:
-        self._bytes -= size
-        for parcel in parcels:
-            parcel.done(answer)
+        self.proposals.propose(self._time.now_ms)
 
     def _notice_leadership(self) -> None:
         """A new term of our own starts with a fresh clock; a lost one lets go of who waits."""
@@ -274,19 +144,12 @@ class Replica:
             if self._led_term != self.engine.term:
                 self._led_term = self.engine.term
                 self._time = ShardTime(self._clock, self.machine.now_ms, self._heard_ms)
-                self._let_go_of_entries(before_term=self._led_term)
+                self.proposals.let_go(before_term=self._led_term)
         elif self._led_term:
             self._led_term = 0
-            self._let_go_of_entries(before_term=None)
+            self.proposals.let_go()
             for waiter in self.waiting_room.clear():
                 waiter.finish(LOST)
-
-    def _let_go_of_entries(self, before_term: int | None) -> None:
-        """Nobody can say what becomes of entries proposed in an earlier term."""
-        for index, entry in list(self._under_way.items()):
-            if before_term is None or entry.term < before_term:
-                del self._under_way[index]
-                self._lose(entry.parcels, entry.bytes)
 
     @failpoint("apply")
     def on_committed(self, entries: Sequence[LogEntry]) -> None:
@@ -297,15 +160,14 @@ class Replica:
         before_ms = self.machine.now_ms
         for entry in entries:
             stamp_ms, parcels = decode_entry(entry.data) if has_parcels(entry.data) else (0, [])
-            traced = self.traces.committed(self.shard, entry.index) if self.traces else None
+            traces = self.proposals.traces
+            traced = traces.committed(self.shard, entry.index) if traces else None
             applied = self.machine.apply_parcels(entry.index, stamp_ms, parcels)
             self._state.commit(applied.writes)
-            if traced and self.traces:
-                self.traces.applied(self.shard, traced)
+            if traced and traces:
+                traces.applied(self.shard, traced)
             self.entry_commands.observe(sum(map(len, applied.outcomes)))
-            under_way = self._under_way.pop(entry.index, None)
-            if under_way:
-                self._answer(under_way, entry, applied.outcomes)
+            self.proposals.answer(entry, applied.outcomes)
             if applied.agents and self.directory is not None:
                 self.directory.follow(applied.agents)
             if applied.changed:
@@ -314,18 +176,6 @@ class Replica:
         if self.machine.now_ms != before_ms:  # not by a leader's first entry, which has no stamp
             self._heard_ms = self._clock.monotonic_ms()
         self._after_applying()
-
-    @failpoint("parcel.answer")
-    def _answer(
-        self, under_way: _UnderWay, entry: LogEntry, outcomes: Sequence[list[Outcome]]
-    ) -> None:
-        if under_way.term != entry.term:
-            self._lose(under_way.parcels, under_way.bytes)
-            return
-        self._bytes -= under_way.bytes
-        self.commit_seconds.observe(self._clock.seconds() - under_way.proposed_s)
-        for parcel, came_to in zip(under_way.parcels, outcomes, strict=True):
-            parcel.done(came_to)
 
     def _after_applying(self) -> None:
         applied = self.machine.applied_index
@@ -348,7 +198,7 @@ class Replica:
     def restore(self, state: State) -> None:
         """Go on from another state: what was cached of the old one is gone with its machine."""
         self._notice_leadership()
-        self._let_go_of_entries(before_term=None)
+        self.proposals.let_go()
         self._state = state
         self.machine = Machine(state)
         self._heard_ms = self._clock.monotonic_ms()
@@ -375,7 +225,7 @@ class Replica:
     def _expire(self) -> None:
         self._expire_timer = None
         if self.engine.is_leader and self.machine.next_due_ms <= self._time.now_ms():
-            self._propose(Expire(), _nobody_waits)
+            self.proposals.add_own(Expire(), _nobody_waits)
         else:
             self._expire_when_due()
 
@@ -441,7 +291,7 @@ class Replica:
             return
         self._reads_behind_due.append((now_ms, then, lost))
         if len(self._reads_behind_due) == 1:
-            self._propose(Expire(), self._due_done)
+            self.proposals.add_own(Expire(), self._due_done)
 
     def _due_done(self, outcome: Outcome) -> None:
         """Have go on those for whom nothing is due any more.
@@ -459,7 +309,7 @@ class Replica:
         due_ms = self.machine.next_due_ms
         self._reads_behind_due = [read for read in waiting if read[0] >= due_ms]
         if self._reads_behind_due:
-            self._propose(Expire(), self._due_done)
+            self.proposals.add_own(Expire(), self._due_done)
         for came_ms, then, _ in waiting:
             if came_ms < due_ms:
                 then()
@@ -586,7 +436,7 @@ class Replica:
             self._turns.charge(rows * (SEARCHED_S if request.tags else GIVEN_S))
             # From here on it answers what it is handed: nobody would give that back.
             waiter.stop_timer()
-            self._propose(request, lambda outcome: self._fetched(waiter, outcome), waiter)
+            self.proposals.add_own(request, lambda outcome: self._fetched(waiter, outcome), waiter)
         elif current:
             self._park(waiter, first=again)
         else:
@@ -641,28 +491,8 @@ class Replica:
         self._pass_on(waiter)
 
 
-class LeadershipLost(Mq9Error):
-    """Between nodes only: this replica does not lead; ask another. Clients never see it."""
-
-    code = "leadership_lost"
-
-
-LOST: Final = Refused(LeadershipLost("leadership was lost"))
-
-
 def _nobody_waits(_: Outcome) -> None:
     """The outcome of what nobody asked for."""
-
-
-def _entries(accepted: list[_Accepted]) -> Iterator[list[_Accepted]]:
-    """Cut what gathered into entries of at most ENTRY_BYTES_MAX, or one parcel."""
-    first, size = 0, 0
-    for at, parcel in enumerate(accepted):
-        size += len(parcel.data)
-        if size > ENTRY_BYTES_MAX and at > first:
-            yield accepted[first:at]
-            first, size = at, len(parcel.data)
-    yield accepted[first:]
 
 
 def has_parcels(data: bytes) -> bool:

@@ -16,9 +16,11 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
+from mq9cluster.cluster.beat import Beat
 from mq9cluster.cluster.engine import NotLeader
 from mq9cluster.cluster.features import FEATURES, SINCE
-from mq9cluster.cluster.replica import LOST, Replica
+from mq9cluster.cluster.proposals import LOST
+from mq9cluster.cluster.replica import Replica
 from mq9cluster.cluster.waiting import FetchDone, Waiter
 from mq9cluster.domain.command import Command, EndConnection, FetchMessages, Owner
 from mq9cluster.domain.errors import Mq9Error, OutcomeUnknown, Overloaded, Unavailable
@@ -35,7 +37,6 @@ PARCELS_UNDER_WAY_MAX: Final = 256  # then commands gather; below what a shard k
 PROPOSAL_DEADLINE_S: Final = 5.0  # below the request timeouts that clients use
 READ_DEADLINE_S: Final = 5.0  # for finding a leader, beyond what a FETCH waits
 DEADLINE_CHECK_S: Final = 0.25
-BEAT_S: Final = REPORT_WAIT_MS / 1000
 PATIENT_COMMANDS_MAX: Final = 1_000  # gathered: then they leave; applied in about 10 ms
 RETRY_S: Final = 0.05  # between two looks for a leader
 PERSIST_S: Final = 1.0  # between two tries of what must not be lost
@@ -64,10 +65,13 @@ class Leader(Protocol):
 class UnansweredParcel:
     """A parcel with its answers."""
 
-    __slots__ = ("bytes", "data", "deadline_s", "maybe_done", "sent", "waiting")
+    __slots__ = ("data", "deadline_s", "may_wait", "maybe_done", "sent", "waiting")
 
-    def __init__(self, data: bytes, waiting: list[Done], deadline_s: float) -> None:
+    def __init__(
+        self, data: bytes, waiting: list[Done], deadline_s: float, *, may_wait: bool
+    ) -> None:
         self.data = data
+        self.may_wait = may_wait
         self.waiting = waiting
         self.deadline_s = deadline_s
         self.sent = False
@@ -85,8 +89,11 @@ class Shard:
         replica: Replica | None,
         find_leader: Callable[[int], Leader | None],
         features: Callable[[], int] = lambda: FEATURES,
+        beat: Beat | None = None,
     ) -> None:
-        """`features` is the cluster's level: nothing above it is proposed."""
+        """`features` is the cluster's level: nothing above it is proposed. `beat`: the node's, at
+        which commands that may wait leave.
+        """
         self.shard = shard
         self.replica = replica
         self.parcel_commands = Histogram(SIZE_BOUNDS)
@@ -101,7 +108,9 @@ class Shard:
         self._gathering_until_s = 0.0
         self._closing = False
         self._hurried = False  # what has gathered is to leave with this turn
-        self._patience: asyncio.TimerHandle | None = None  # when what may wait leaves
+        self._beat = beat or Beat(REPORT_WAIT_MS)
+        self._awaits_beat = False
+        self._all_may_wait = True  # of what has gathered
         self._sequence = 0
         self._parcels: dict[int, UnansweredParcel] = {}  # not yet answered, by sequence
         self._confirmed = 0
@@ -112,12 +121,12 @@ class Shard:
         self._attempts: dict[Waiter, Callable[[], None]] = {}
         self._stopped = False
         if replica:
-            replica.gather = self._gather
+            replica.proposals.gather = self._gather
 
     def stop(self) -> None:
         """Retry nothing more."""
         self._stopped = True
-        for timer in (self._retry_timer, self._deadline_timer, self._patience):
+        for timer in (self._retry_timer, self._deadline_timer):
             if timer:
                 timer.cancel()
 
@@ -174,21 +183,25 @@ class Shard:
         self._commands.append(data)
         self._waiting.append(done)
         self._gathered_bytes += len(data)
+        self._all_may_wait &= may_wait
         if not may_wait or len(self._commands) >= PATIENT_COMMANDS_MAX:
             self._hurry()
-        elif not self._hurried and self._patience is None:
-            self._patience = self._loop.call_at(self._next_beat_s(), self._hurry)
+        elif not self._hurried and not self._awaits_beat:
+            self._awaits_beat = True
+            self._beat.wait(self._on_beat)
 
-    def _next_beat_s(self) -> float:
-        """When patient commands leave: all shards' at once, so that they share a sync as well."""
-        now_s = self._loop.time()
-        return now_s + BEAT_S - now_s % BEAT_S
+    def _on_beat(self) -> None:
+        """What may wait leaves; a leader here has it wait a little more for other nodes'."""
+        self._awaits_beat = False
+        if self._stopped or not self._commands:
+            return
+        if self.replica and self.replica.leads:
+            self._close()
+        else:
+            self._hurry()
 
     def _hurry(self) -> None:
         """What has gathered leaves with this turn."""
-        if self._patience:
-            self._patience.cancel()
-            self._patience = None
         if not self._hurried:
             self._hurried = True
             self._close_at_the_turns_end()
@@ -227,7 +240,10 @@ class Shard:
             self._sequence += 1
             identity = Parcel(self._node, self._incarnation, self._sequence, self._confirmed)
             parcel = UnansweredParcel(
-                encode_parcel(identity, commands), waiting, self._gathering_until_s
+                encode_parcel(identity, commands),
+                waiting,
+                self._gathering_until_s,
+                may_wait=self._all_may_wait,
             )
             self._parcels[self._sequence] = parcel
             self._under_way_commands += count
@@ -236,6 +252,7 @@ class Shard:
             if not self._retry_timer:
                 self._dispatch(self._sequence, parcel)
         self._hurried = bool(self._commands)
+        self._all_may_wait |= not self._commands
 
     def _dispatch(self, sequence: int, parcel: UnansweredParcel) -> bool:
         """Send a parcel to the leader; whether there is one."""
@@ -243,7 +260,7 @@ class Shard:
         if self.replica and self.replica.leads:
             try:
                 parcel.sent = True
-                self.replica.accept(parcel.data, done)
+                self.replica.accept(parcel.data, done, may_wait=parcel.may_wait)
             except NotLeader:
                 self._not_taken(parcel)
                 return False

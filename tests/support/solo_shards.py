@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from mq9cluster.cluster.beat import Beat
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.engine import Message
 from mq9cluster.cluster.replica import Replica
@@ -22,17 +23,19 @@ def open_solo_shards(
     node: int,
     incarnation: int,
     count: int,
+    beat: Beat | None = None,
+    hold: Beat | None = None,
 ) -> Shards:
     """Open every shard of a cluster of one, and let each catch up with its log."""
     shards: list[Shard] = []
     for number in range(count):
         log = GroupLog(database, number)
-        replica = Replica(number, ShardState(database, number), clock, _nobody)
+        replica = Replica(number, ShardState(database, number), clock, _nobody, hold=hold)
         applied = replica.machine.applied_index
         engine = SoloEngine(name, log, log.hard_state, applied)
         group = durability.register(number, engine, log, replica, applied)
         replica.start(engine, durability, group)
-        shards.append(Shard(number, node, incarnation, replica, _nowhere_else))
+        shards.append(Shard(number, node, incarnation, replica, _nowhere_else, beat=beat))
     return Shards(shards, durability)
 
 

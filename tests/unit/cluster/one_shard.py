@@ -22,6 +22,7 @@ from mq9cluster.storage.store import Store, open_store
 from tests.support.solo_shards import open_solo_shards
 
 if TYPE_CHECKING:
+    from mq9cluster.cluster.beat import Beat
     from mq9cluster.cluster.shards import Shards
 
 
@@ -42,6 +43,8 @@ class OneShard:
         self.store: Store
         self.durability: Durability
         self.shards: Shards
+        self.beat: Beat | None = None  # at which commands that may wait leave; as a node's
+        self.hold: Beat | None = None  # at which the leader holds them no longer
 
     async def start(self, sync_delay_s: float = 0.0) -> Shard:
         self.store = open_store(self.path, "n1", lambda: "07")
@@ -58,7 +61,15 @@ class OneShard:
             sync_delay_s=sync_delay_s,
         )
         self.shards = open_solo_shards(
-            self.store.database, self.durability, SystemClock(), "n1", 7, self.store.incarnation, 1
+            self.store.database,
+            self.durability,
+            SystemClock(),
+            "n1",
+            7,
+            self.store.incarnation,
+            1,
+            self.beat,
+            self.hold,
         )
         await self.shards.until_caught_up()
         return self.shards.all[0]

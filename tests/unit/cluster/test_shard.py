@@ -5,13 +5,18 @@ from collections.abc import Callable
 
 import pytest
 
-from mq9cluster.cluster import replica as replica_module
+from mq9cluster.cluster import proposals as proposals_module
 from mq9cluster.cluster import shard as shard_module
+from mq9cluster.cluster.beat import Beat
+from mq9cluster.cluster.engine import NotLeader
+from mq9cluster.cluster.replica import Replica
 from mq9cluster.domain.command import CreateMailbox, SendMessage
 from mq9cluster.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.outcome import MailboxCreated, MessageStored, Outcome, Refused
 from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_parcel
 from tests.unit.cluster.one_shard import REF, OneShard, outcome_of, queried, replica_of, until, why
+
+HOUR_MS = 3_600_000
 
 
 async def test_commands_of_one_turn_are_one_entry_and_answered_in_order(one: OneShard) -> None:
@@ -23,10 +28,8 @@ async def test_commands_of_one_turn_are_one_entry_and_answered_in_order(one: One
     assert replica_of(shard).machine.applied_index == before + 1
 
 
-async def test_patient_commands_leave_together_after_a_while(
-    one: OneShard, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(shard_module, "BEAT_S", 0.05)
+async def test_patient_commands_leave_together_after_a_while(one: OneShard) -> None:
+    one.beat = Beat(50)
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
     before = replica_of(shard).machine.applied_index
@@ -37,9 +40,9 @@ async def test_patient_commands_leave_together_after_a_while(
 
 
 @pytest.fixture
-def never(monkeypatch: pytest.MonkeyPatch) -> None:
+async def never(one: OneShard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Patient commands would wait for an hour, and no deadline looks at them."""
-    monkeypatch.setattr(shard_module, "BEAT_S", 3_600.0)
+    one.beat = Beat(HOUR_MS, least_ms=HOUR_MS)
     monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_S", 3_600.0)
 
 
@@ -85,13 +88,65 @@ async def test_so_many_patient_commands_and_no_more_wait(
     assert await asyncio.gather(*sends) == [MessageStored(n) for n in (1, 2, 3)]
 
 
+async def test_a_leader_holds_what_may_wait_until_its_beat(one: OneShard) -> None:
+    """Parcels of heartbeats from several nodes arrive in turns of their own, and share an entry."""
+    one.hold = Beat(50, least_ms=50)
+    shard = await one.start()
+    replica = replica_of(shard)
+    before = replica.machine.applied_index
+    answers = []
+    for _ in range(3):
+        answers.append(held(replica))
+        for _ in range(10):
+            await asyncio.sleep(0)
+    assert await asyncio.gather(*answers) == [[], [], []]
+    assert replica.machine.applied_index == before + 1
+
+
+async def test_what_a_leader_holds_leaves_with_what_may_not_wait(one: OneShard) -> None:
+    one.hold = Beat(HOUR_MS, least_ms=HOUR_MS)
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    replica = replica_of(shard)
+    before = replica.machine.applied_index
+    answer = held(replica)
+    assert await outcome_of(shard, SendMessage(REF, b"1")) == MessageStored(1)
+    assert await answer == []
+    assert replica.machine.applied_index == before + 1
+
+
+async def test_what_a_leader_holds_is_told_when_it_leads_no_more(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one.hold = Beat(HOUR_MS, least_ms=HOUR_MS)
+    shard = await one.start()
+    replica = replica_of(shard)
+    answer = held(replica)
+    with monkeypatch.context() as patch:
+        patch.setattr(replica.engine, "is_leader", False)
+        patch.setattr(replica.engine, "propose", refuse)
+        replica.wake()
+        assert await answer is None
+
+
+def held(replica: Replica) -> "asyncio.Future[object]":
+    """The answer to a parcel that may wait."""
+    answer: asyncio.Future[object] = asyncio.get_running_loop().create_future()
+    replica.accept(encode_parcel(PARCEL_OF_NOBODY, []), answer.set_result, may_wait=True)
+    return answer
+
+
+def refuse(_: bytes) -> tuple[int, int]:
+    raise NotLeader("")
+
+
 async def test_what_is_too_much_for_one_entry_becomes_several(
     one: OneShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
     monkeypatch.setattr(shard_module, "PARCEL_BYTES_MAX", 1_000)
-    monkeypatch.setattr(replica_module, "ENTRY_BYTES_MAX", 1_000)
+    monkeypatch.setattr(proposals_module, "ENTRY_BYTES_MAX", 1_000)
     before = replica_of(shard).machine.applied_index
     sizes = [300, 300, 300, 300, 2_000, 10]
     sends = [outcome_of(shard, SendMessage(REF, b"x" * size)) for size in sizes]
@@ -163,7 +218,7 @@ async def test_an_answer_to_an_earlier_run_is_not_taken_for_one_to_this(
     """Simulator, a mutant of runs: both runs count their parcels from 1."""
     shard = await one.start()
     taken: list[Callable[[list[Outcome] | Refused | None], None]] = []
-    monkeypatch.setattr(replica_of(shard), "accept", lambda _, done: taken.append(done))
+    monkeypatch.setattr(replica_of(shard), "accept", lambda _, done, **__: taken.append(done))
     earlier = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"earlier")))
     await until(lambda: len(taken) == 1)
     shard.begin_run(2)
@@ -185,7 +240,9 @@ async def test_what_an_earlier_leader_may_have_done_is_not_refused_by_a_full_one
     monkeypatch.setattr(shard_module, "RETRY_S", 0.0)
     tries: list[Callable[[list[Outcome] | Refused | None], None]] = []
 
-    def accept(_: bytes, done: Callable[[list[Outcome] | Refused | None], None]) -> None:
+    def accept(
+        _: bytes, done: Callable[[list[Outcome] | Refused | None], None], **__: bool
+    ) -> None:
         tries.append(done)
         if len(tries) in (2, 4):
             raise Overloaded("full")

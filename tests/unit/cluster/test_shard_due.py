@@ -106,7 +106,7 @@ async def test_who_reads_while_others_wait_for_what_is_due_sees_what_fell_due_si
     prepare, late = replica.prepare, asyncio.get_running_loop().create_future()
 
     def prepare_and_read() -> None:
-        stamped = bool(replica._own)
+        stamped = bool(replica.proposals._own)
         prepare()
         if stamped:
             monkeypatch.setattr(replica, "prepare", prepare)

@@ -94,13 +94,13 @@ async def test_who_leaves_in_the_turn_its_fetch_is_proposed_in_wakes_the_next(
     await until(lambda: replica.waiting_room.count == 1)
     second = asyncio.ensure_future(fetched(shard, FetchMessages(REF, "g", Owner(7, 1, 2)), 60_000))
     await until(lambda: replica.waiting_room.count == 2)
-    propose = replica._propose
+    propose = replica.proposals.add_own
 
     def propose_and_leave(*args: Any) -> None:
         propose(*args)
         shard.cancel(first)
 
-    monkeypatch.setattr(replica, "_propose", propose_and_leave)
+    monkeypatch.setattr(replica.proposals, "add_own", propose_and_leave)
     await outcome_of(shard, SendMessage(REF, b"one"))
     found = await asyncio.wait_for(second, 30)
     assert payloads(found) == [b"one"]
@@ -115,7 +115,7 @@ async def test_a_fetch_whose_time_is_over_once_it_is_proposed_answers_what_it_wa
     await outcome_of(shard, CreateMailbox(REF))
     waiting = asyncio.ensure_future(fetched(shard, FetchMessages(REF, "g", OWNER), 60_000))
     await until(lambda: replica.waiting_room.count == 1)
-    propose, prepare, proposed = replica._propose, replica.prepare, list[Waiter]()
+    propose, prepare, proposed = replica.proposals.add_own, replica.prepare, list[Waiter]()
 
     def propose_noted(command: Command, done: Any, waiter: Waiter | None = None) -> None:
         propose(command, done, waiter)
@@ -127,7 +127,7 @@ async def test_a_fetch_whose_time_is_over_once_it_is_proposed_answers_what_it_wa
             if waiter.timer:
                 replica._give_up(waiter)
 
-    monkeypatch.setattr(replica, "_propose", propose_noted)
+    monkeypatch.setattr(replica.proposals, "add_own", propose_noted)
     monkeypatch.setattr(replica, "prepare", prepare_just_in_time)
     await outcome_of(shard, SendMessage(REF, b"one"))
     found = await asyncio.wait_for(waiting, 30)
