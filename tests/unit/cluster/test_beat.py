@@ -1,9 +1,10 @@
 """Those who wait for a beat are called in one turn, when the clock says so."""
 
-import asyncio
+from types import SimpleNamespace
 
 import pytest
 
+from mq9cluster.cluster import beat
 from mq9cluster.cluster.beat import Beat
 
 
@@ -26,8 +27,9 @@ class Loop:
 
 @pytest.fixture
 def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
+    """In that module alone: other libraries' threads ask for the running loop as well."""
     loop = Loop()
-    monkeypatch.setattr(asyncio, "get_running_loop", lambda: loop)
+    monkeypatch.setattr(beat, "asyncio", SimpleNamespace(get_running_loop=lambda: loop))
     return loop
 
 
@@ -46,18 +48,17 @@ def loop(monkeypatch: pytest.MonkeyPatch) -> Loop:
 def test_a_beat_is_a_multiple_of_its_period_and_no_sooner_than_asked(
     loop: Loop, now_ms: int, least_ms: int, waits_ms: int
 ) -> None:
-    beat = Beat(250, lambda: now_ms, least_ms)
-    beat.wait(lambda: None)
+    Beat(250, lambda: now_ms, least_ms).wait(lambda: None)
     assert loop.later[0][0] == waits_ms / 1000
     assert (now_ms + waits_ms) % 250 == 0
     assert waits_ms > least_ms
 
 
 def test_all_who_wait_are_called_in_one_turn_and_once(loop: Loop) -> None:
-    beat = Beat(250, lambda: 0)
+    patient = Beat(250, lambda: 0)
     calls = [object(), object()]
     for call in calls:
-        beat.wait(call)  # type: ignore[arg-type]
+        patient.wait(call)  # type: ignore[arg-type]
     ((_, fire),) = loop.later
     fire()  # type: ignore[operator]
     assert loop.soon == calls
