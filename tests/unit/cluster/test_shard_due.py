@@ -1,6 +1,7 @@
 """What a shard that read sees of what fell due: also after a time without a leader."""
 
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
@@ -21,35 +22,43 @@ from tests.unit.cluster.one_shard import (
 )
 
 
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Has so many seconds pass at once, as a pause of the leader does: no timer tells it."""
+    monkeypatch.setattr(Replica, "_expire_when_due", lambda _: None)
+    now_ms = ShardTime.now_ms
+
+    def pause(seconds: int) -> None:
+        monkeypatch.setattr(ShardTime, "now_ms", lambda time: now_ms(time) + seconds * 1000)
+
+    return pause
+
+
 async def test_a_read_waits_for_what_fell_due_before_it(
-    one: OneShard, monkeypatch: pytest.MonkeyPatch
+    one: OneShard, passes: Callable[[int], None]
 ) -> None:
     """Simulator, seed 118: after a pause of its leader a QUERY came before the timer."""
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
-    monkeypatch.setattr(Replica, "_expire_when_due", lambda _: None)  # the timer is late
     await outcome_of(shard, SendMessage(REF, b"expires", ttl_s=5))
     await outcome_of(shard, SendMessage(REF, b"stays"))
     await outcome_of(shard, SendMessage(REF, b"comes", delay_s=5))
     assert await queried(shard) == [b"expires", b"stays"]
-    now_ms = ShardTime.now_ms
-    monkeypatch.setattr(ShardTime, "now_ms", lambda time: now_ms(time) + 6_000)
+    passes(6)
     both = await asyncio.gather(queried(shard), queried(shard))
     assert both == [[b"stays", b"comes"]] * 2
 
 
 async def test_a_read_waits_for_all_that_is_due_however_many_entries_that_takes(
-    one: OneShard, monkeypatch: pytest.MonkeyPatch
+    one: OneShard, passes: Callable[[int], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Simulator, seed 7672: after seconds without a leader one entry was not enough."""
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
-    monkeypatch.setattr(Replica, "_expire_when_due", lambda _: None)  # the timer is late
     monkeypatch.setattr(due, "DUE_WORK_MAX", 2)
     for n in range(7):
         await outcome_of(shard, SendMessage(REF, b"%d" % n, delay_s=5))
-    now_ms = ShardTime.now_ms
-    monkeypatch.setattr(ShardTime, "now_ms", lambda time: now_ms(time) + 6_000)
+    passes(6)
     both = await asyncio.wait_for(asyncio.gather(queried(shard), queried(shard)), 30)
     assert both == [[b"%d" % n for n in range(7)]] * 2
 
