@@ -22,8 +22,10 @@ class Died(BaseException):
 class Process:
     """One life of a node."""
 
-    def __init__(self, rate: float = 1.0) -> None:
+    def __init__(self, rate: float = 1.0, on_pause: Callable[[], None] = lambda: None) -> None:
+        """`on_pause` is called whenever it begins to stand still, whatever has it do so."""
         self.rate = rate  # of its monotonic clock
+        self.on_pause = on_pause
         self.alive = True
         self.paused = False
         self.trap: Callable[[str], None] | None = None  # told of every failpoint that is passed
@@ -57,6 +59,7 @@ class Process:
     def pause(self) -> None:
         """Stand still."""
         self.paused = True
+        self.on_pause()
 
     def resume(self) -> None:
         """Go on, with all that was held, in order."""

@@ -17,6 +17,7 @@ from tests.simulation.database import SimDatabase
 from tests.simulation.disk import Disk
 from tests.simulation.loop import Deadlock, run
 from tests.simulation.network import Network, Weather
+from tests.simulation.process import Process
 from tests.simulation.whole_agents import agent
 from tests.simulation.whole_counts import Count, Counts, may_have_been
 
@@ -284,6 +285,21 @@ def test_an_offloaded_sync_takes_its_time_and_covers_only_what_was_written_befor
     assert (scheduler.now_us, database.seconds()) == (5_000, 0.01)
     disk.crash(0)
     assert SimDatabase(disk, scheduler).table("log").keys == [b"a"]
+
+
+def test_a_sync_on_the_loop_that_stalls_has_its_process_stand_still_and_says_so() -> None:
+    """Seed 4056: a node that stood still lost what its clients held, and the judge was not told."""
+    scheduler, told = Scheduler(), []
+    disk = Disk(scheduler)
+    database = SimDatabase(disk, scheduler)
+    process = Process(on_pause=lambda: told.append(True))
+    process.enter(database.sync)
+    assert (process.paused, told) == (False, [])
+    disk.stall()
+    process.enter(database.sync)
+    assert (process.paused, told) == (True, [True])
+    disk.go_on()
+    assert not process.paused
 
 
 def test_a_sync_that_a_crash_interrupts_never_returns() -> None:

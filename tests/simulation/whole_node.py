@@ -103,7 +103,7 @@ class WholeNode(MemberEvents):
         """Start on what the disk holds, unless it runs already."""
         if self.process is None and not self.gone:
             self.starts += 1
-            self.process = Process(self.clock.rate)
+            self.process = Process(self.clock.rate, self._stands_still)
             self.process.enter(self._boot)
 
     def _boot(self) -> None:
@@ -269,9 +269,12 @@ class WholeNode(MemberEvents):
         """Stand still, as after SIGSTOP."""
         if self.process is not None:
             self.process.pause()
-            for client in self.world.clients:
-                if client.node is self:
-                    client.may_lose_all(self.world.now_s + ENDED_S_MIN)
+
+    def _stands_still(self) -> None:
+        """Told to stop, or by a sync on its loop that does not come back (seed 4056)."""
+        for client in self.world.clients:
+            if client.node is self:
+                client.may_lose_all(self.world.now_s + ENDED_S_MIN)
 
     def resume(self) -> None:
         """Go on."""
