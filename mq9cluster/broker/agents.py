@@ -7,6 +7,7 @@ atomic, and says so where shards answered differently. DISCOVER is `discovery`'s
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import ParamSpec
 
 from mq9cluster.broker.call import Call
 from mq9cluster.broker.in_order import InOrder
@@ -37,6 +38,7 @@ Codes = Mapping[str, bytes]  # by embedder id
 Embed = Callable[[AgentCard, Callable[[Codes | Refused], None]], None]
 """Gives the codes there are for a card, now or later, once; raises the domain's errors."""
 
+P = ParamSpec("P")
 ByMailbox = ReportAgents | UnregisterAgents
 _NAME, _MAILBOX = b"N", b"M"  # a name and an address may be the same bytes
 
@@ -59,7 +61,7 @@ class Agents:
         """AGENT.REGISTER."""
         card = agent_requests.parse_register(payload)
         key = _NAME + agent_ref(account, card.name)
-        self._in_turn(key, call, partial(self._register, account, card, call))
+        self._in_turn(key, call, self._register, account, card, call)
 
     def _register(self, account: str, card: AgentCard, call: Call) -> None:
         """Have the card embedded; commands for the same agent wait behind it."""
@@ -99,12 +101,11 @@ class Agents:
         if whom.address:
             ref = mailbox_ref(account, whom.address)
             command = UnregisterAgents(ref)
-            work = partial(self._everywhere, command, whom.address, call)
-            self._in_turn(_MAILBOX + ref, call, work)
+            self._in_turn(_MAILBOX + ref, call, self._everywhere, command, whom.address, call)
         else:
             agent = agent_ref(account, whom.name)
-            work = partial(self._propose, agent, UnregisterAgent(agent), call)
-            self._in_turn(_NAME + agent, call, work)
+            single = UnregisterAgent(agent)
+            self._in_turn(_NAME + agent, call, self._propose, agent, single, call)
 
     def report(self, account: str, _: int, __: bytes | None, payload: bytes, call: Call) -> None:
         """AGENT.REPORT; many share an entry, for which each waits a little."""
@@ -112,23 +113,28 @@ class Agents:
         if whom.address:
             ref = mailbox_ref(account, whom.address)
             command = ReportAgents(ref, report_info)
-            work = partial(self._everywhere, command, whom.address, call, may_wait=True)
-            self._in_turn(_MAILBOX + ref, call, work)
+            everywhere = self._everywhere
+            self._in_turn(
+                _MAILBOX + ref, call, everywhere, command, whom.address, call, may_wait=True
+            )
         else:
             agent = agent_ref(account, whom.name)
             single = ReportAgent(agent, report_info)
-            if self._order.is_free(_NAME + agent):
-                self._propose(agent, single, call, may_wait=True)
-            else:
-                work = partial(self._propose, agent, single, call, may_wait=True)
-                self._in_turn(_NAME + agent, call, work)
+            self._in_turn(_NAME + agent, call, self._propose, agent, single, call, may_wait=True)
 
-    def _in_turn(self, key: bytes, call: Call, work: Callable[[], None]) -> None:
+    def _in_turn(
+        self,
+        key: bytes,
+        call: Call,
+        work: Callable[P, None],
+        *args: P.args,
+        **kwargs: P.kwargs,
+    ) -> None:
         """Do it now, or behind a REGISTER before it that is still being embedded."""
         if self._order.is_free(key):
-            work()
+            work(*args, **kwargs)
         else:
-            self._order.wait(key, partial(_do, call, work))
+            self._order.wait(key, partial(_do, call, partial(work, *args, **kwargs)))
 
     def _propose(
         self, agent: bytes, command: Command, call: Call, *, may_wait: bool = False

@@ -7,6 +7,8 @@ what they send each other meets; where clocks differ, or jump, it only meets les
 import asyncio
 from collections.abc import Callable
 
+from mq9cluster.domain.limits import REPORT_HOLD_MS, REPORT_WAIT_MS
+
 
 class Beat:
     """Calls whoever waits at the next beat."""
@@ -22,6 +24,16 @@ class Beat:
         self._wall_ms = wall_ms or (lambda: round(self._loop.time() * 1000))
         self._least_ms = least_ms
         self._waiting: list[Callable[[], object]] = []
+
+    @classmethod
+    def of_reports(cls, wall_ms: Callable[[], int] | None = None) -> "Beat":
+        """At which a node's REPORTs leave."""
+        return cls(REPORT_WAIT_MS, wall_ms)
+
+    @classmethod
+    def of_holds(cls, wall_ms: Callable[[], int] | None = None) -> "Beat":
+        """At which its leaders hold what arrived no longer."""
+        return cls(REPORT_HOLD_MS, wall_ms, least_ms=REPORT_HOLD_MS // 2)
 
     def wait(self, then: Callable[[], object]) -> None:
         """Call `then` at the next beat, with all others."""

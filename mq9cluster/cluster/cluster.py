@@ -47,7 +47,6 @@ from mq9cluster.cluster.tracing import ParcelTraces, TracedShard
 from mq9cluster.cluster.wire import Kind
 from mq9cluster.domain.errors import Overloaded
 from mq9cluster.domain.failpoints import failpoint
-from mq9cluster.domain.limits import REPORT_HOLD_MS, REPORT_WAIT_MS
 from mq9cluster.domain.ports import Clock, Random
 from mq9cluster.machine.agents_read import all_agents
 from mq9cluster.storage.database import Database
@@ -86,9 +85,8 @@ class Cluster:
         self._random = random
         self._new_incarnation = new_incarnation
         self._above = above
-        wall_ms = self.clock.wall_ms
-        self._beat = Beat(REPORT_WAIT_MS, wall_ms)
-        self._hold = Beat(REPORT_HOLD_MS, wall_ms, least_ms=REPORT_HOLD_MS // 2)
+        self._beat = Beat.of_reports(self.clock.wall_ms)
+        self._hold = Beat.of_holds(self.clock.wall_ms)
         self._groups: dict[int, tuple[Group, RaftEngine]] = {}
         self._loop = asyncio.get_running_loop()
         self._asked_s = 0.0
@@ -272,9 +270,9 @@ class Cluster:
             self.me.node_id,
             self.incarnation,
             replica,
+            self._beat,
             self._links.find_leader,
             lambda: self.meta.meta.features,
-            self._beat,
         )
         if isinstance(shard, TracedShard) and self.traces:
             shard.traces = self.traces
@@ -286,7 +284,7 @@ class Cluster:
         state = ShardState(self._database, number)
         send_state = partial(self.snapshots.send, number)
         send = partial(self._send, number)
-        replica = Replica(number, state, self.clock, send, send_state, self._hold)
+        replica = Replica(number, state, self.clock, self._hold, send, send_state)
         if self.me.searchable:
             directory = Directory(
                 self.me.searchable, lambda: all_agents(replica.machine.workspace), number

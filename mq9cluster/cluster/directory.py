@@ -225,11 +225,8 @@ class Directory:
                 return  # it begins anew
             changes = version.behind.popleft()
             for change in changes:
-                if change.kind is Change.SEEN:  # as most are
-                    self._seen(indexes, change)
-                else:
-                    _FOLLOW[change.kind](self, indexes, change)
-                    version.unsaved += change.kind in _SAVED
+                _FOLLOW[change.kind](self, indexes, change)
+                version.unsaved += change.kind in _SAVED
                 if change.account in indexes:
                     touched[change.account] = indexes[change.account]
             self._done[0] += len(changes)
@@ -332,6 +329,7 @@ class Directory:
 
 _FOLLOW: Final[Mapping[Change, Callable[[Directory, Indexes, AgentChange], None]]] = {
     Change.REGISTERED: Directory._registered,
+    Change.SEEN: Directory._seen,
     Change.CODED: Directory._coded,
     Change.GONE: Directory._gone,
 }

@@ -227,6 +227,8 @@ def _parcel(replica: Replica, data: bytes, respond: Respond) -> None:
     def done(outcomes: list[Outcome] | Refused | None) -> None:
         if outcomes is None:
             respond(wire.MAYBE)
+        elif outcomes == LOST:
+            respond(wire.not_leader(replica.engine.leader))
         elif isinstance(outcomes, Refused):
             respond(wire.refused(outcomes))
         else:

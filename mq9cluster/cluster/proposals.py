@@ -6,7 +6,8 @@ entry. Those that may wait, of heartbeats, wait for a beat in which other nodes'
 unless an entry leaves before: agents by the hundred thousand cost entries by the dozen.
 
 A SEND's parcel: taken by `accept`, proposed at the turn's end, answered when its entry is applied.
-Leadership lost meanwhile: `done(None)`, for the next leader may have it in its log.
+Leadership lost meanwhile: `done(None)`, for the next leader may have it in its log; LOST where it
+never was in one.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -119,7 +120,8 @@ class Proposals:
 
     @failpoint("parcel.accept")
     def accept(self, parcel: bytes, done: ParcelDone, *, may_wait: bool = False) -> None:
-        """Take a parcel; `done` gets its outcomes, or None if leadership was lost meanwhile.
+        """Take a parcel; `done` gets its outcomes, or None if leadership was lost meanwhile and it
+        may be in the next leader's log.
 
         Raises NotLeader, Overloaded: then nothing was done; nor where `done` gets a Refused.
         """
@@ -180,7 +182,7 @@ class Proposals:
             try:
                 index, term = self._engine.propose(data)
             except NotLeader:
-                self._lose(parcels, size)
+                self._lose(parcels, size, LOST)
                 continue
             except Overloaded as error:
                 self._lose(parcels, size, refused(error))
@@ -221,12 +223,16 @@ class Proposals:
 
     # --- what becomes of entries -----------------------------------------------------------------
 
-    @failpoint("parcel.answer")
-    def answer(self, entry: LogEntry, outcomes: Sequence[list[Outcome]]) -> None:
+    def applied(self, entry: LogEntry, outcomes: Sequence[list[Outcome]]) -> None:
         """An entry was applied; if it was proposed here, each of its parcels gets its outcomes."""
         under_way = self._under_way.pop(entry.index, None)
-        if under_way is None:
-            return
+        if under_way:
+            self._answer(under_way, entry, outcomes)
+
+    @failpoint("parcel.answer")
+    def _answer(
+        self, under_way: _UnderWay, entry: LogEntry, outcomes: Sequence[list[Outcome]]
+    ) -> None:
         if under_way.term != entry.term:
             self._lose(under_way.parcels, under_way.bytes)
             return

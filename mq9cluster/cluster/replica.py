@@ -24,7 +24,6 @@ from mq9cluster.cluster.waiting import WAITING_PER_SHARD_MAX, FetchDone, Waiter,
 from mq9cluster.domain.command import EndIncarnation, Expire, FetchMessages
 from mq9cluster.domain.errors import Mq9Error, Overloaded, Unavailable
 from mq9cluster.domain.failpoints import failpoint
-from mq9cluster.domain.limits import REPORT_HOLD_MS
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.message import Message as MailMessage
 from mq9cluster.domain.outcome import HandedOut, Outcome, Refused, refused
@@ -58,9 +57,9 @@ class Replica:
         shard: int,
         state: State,
         clock: Clock,
+        hold: Beat,
         send: Callable[[Sequence[Message]], None],
         send_state: Callable[[Sequence[str]], None] = lambda _: None,  # a group of one has no peers
-        hold: Beat | None = None,
     ) -> None:
         """`hold`: the node's beat at which parcels that may wait become entries."""
         self.shard = shard
@@ -68,7 +67,6 @@ class Replica:
         self.machine = Machine(state)
         self.directory: Directory | None = None  # set before the start, where agents are searched
         self.waiting_room = WaitingRoom()
-        hold = hold or Beat(REPORT_HOLD_MS, least_ms=REPORT_HOLD_MS // 2)
         self.proposals = Proposals(shard, clock, self.wake, self._wake_next, hold)
         self.caught_up = asyncio.Event()  # with the log as it was at the start
         self.entry_commands = Histogram(SIZE_BOUNDS)
@@ -167,7 +165,7 @@ class Replica:
             if traced and traces:
                 traces.applied(self.shard, traced)
             self.entry_commands.observe(sum(map(len, applied.outcomes)))
-            self.proposals.answer(entry, applied.outcomes)
+            self.proposals.applied(entry, applied.outcomes)
             if applied.agents and self.directory is not None:
                 self.directory.follow(applied.agents)
             if applied.changed:

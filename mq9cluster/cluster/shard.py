@@ -24,7 +24,6 @@ from mq9cluster.cluster.replica import Replica
 from mq9cluster.cluster.waiting import FetchDone, Waiter
 from mq9cluster.domain.command import Command, EndConnection, FetchMessages, Owner
 from mq9cluster.domain.errors import Mq9Error, OutcomeUnknown, Overloaded, Unavailable
-from mq9cluster.domain.limits import REPORT_WAIT_MS
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.outcome import Outcome, Refused, refused
 from mq9cluster.domain.read import MessagesRead, Query
@@ -87,9 +86,9 @@ class Shard:
         node: int,
         incarnation: int,
         replica: Replica | None,
+        beat: Beat,
         find_leader: Callable[[int], Leader | None],
         features: Callable[[], int] = lambda: FEATURES,
-        beat: Beat | None = None,
     ) -> None:
         """`features` is the cluster's level: nothing above it is proposed. `beat`: the node's, at
         which commands that may wait leave.
@@ -108,7 +107,7 @@ class Shard:
         self._gathering_until_s = 0.0
         self._closing = False
         self._hurried = False  # what has gathered is to leave with this turn
-        self._beat = beat or Beat(REPORT_WAIT_MS)
+        self._beat = beat
         self._awaits_beat = False
         self._all_may_wait = True  # of what has gathered
         self._sequence = 0

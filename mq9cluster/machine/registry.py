@@ -50,14 +50,15 @@ def register(ws: Workspace, command: RegisterAgent) -> AgentRegistered:
     """REGISTER: raises Overloaded."""
     ref = command.agent
     card_key = keys.agent_card(slot_of(ref), ref)
-    account, name = account_and_name(ref)
-    heard = ws.heard(ref)
+    known = ws.heard(ref)
     # Both rows come and go together: where one is missing the other need not be looked for.
-    row = None if heard is None else ws.get(Family.AGENTS, card_key)
+    row = None if known is None else ws.get(Family.AGENTS, card_key)
     old = unpack_card(row) if row else None
     if old is None and ws.shard.agents >= AGENTS_PER_SHARD_MAX:
         raise Overloaded(f"the shard has {AGENTS_PER_SHARD_MAX} agents")
-    expires_ms = _heard_of(ws, heard or Heard(ref), command.ttl_s)
+    heard = known or Heard(ref)
+    account, name = heard.account, heard.name
+    expires_ms = _heard_of(ws, heard, command.ttl_s)
     card = _merged(ws, old, command)
     if card == old:
         ws.agents.append(AgentChange(account, name, Change.SEEN, expires_ms))

@@ -13,9 +13,8 @@ from mq9cluster.domain.command import (
     UnregisterAgents,
 )
 from mq9cluster.domain.limits import AGENT_KEPT_MS
-from mq9cluster.machine.apply import Machine
 from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_command, encode_parcel, open_parcel
-from tests.property.memory_view import MemoryView
+from tests.property.by_bytes import assert_same_by_bytes
 
 MAILBOX = b"$G\0m"
 refs = st.sampled_from([b"$G\0a", b"$G\0b", b"other\0a"])
@@ -41,19 +40,7 @@ entries = st.lists(st.tuples(pauses_ms, st.lists(commands, max_size=6)), max_siz
 
 @given(registers, entries)
 def test_a_plain_report_does_what_the_command_does(first, entries):
-    one, other = MemoryView(), MemoryView()
-    by_command, by_bytes = Machine(one), Machine(other)
-    now_ms = 1_000_000
-    for index, (passed_ms, said) in enumerate([(0, [first]), *entries], 1):
-        now_ms += passed_ms
-        expected = by_command.apply(index, now_ms, said)
-        parcel = encode_parcel(PARCEL_OF_NOBODY, [encode_command(command) for command in said])
-        found = by_bytes.apply_parcels(index, now_ms, [parcel])
-        assert list(map(repr, found.outcomes[0])) == list(map(repr, expected.outcomes))
-        assert found.agents == expected.agents
-        one.write(expected.writes)
-        other.write(found.writes)
-        assert one.rows == other.rows
+    assert_same_by_bytes([(0, [first]), *entries])
 
 
 def test_a_report_by_name_stays_bytes_and_one_by_mailbox_becomes_a_command():

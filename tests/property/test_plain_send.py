@@ -13,9 +13,8 @@ from mq9cluster.domain.command import (
     Owner,
     SendMessage,
 )
-from mq9cluster.machine.apply import Machine
 from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_command, encode_parcel, open_parcel
-from tests.property.memory_view import MemoryView
+from tests.property.by_bytes import assert_same_by_bytes
 
 OWNER = Owner(1, 1, 1)
 refs = st.sampled_from([b"$G\0a", b"$G\0b", b"$G\0full"])
@@ -57,20 +56,8 @@ entries = st.lists(st.tuples(st.integers(0, 1500), st.lists(commands, max_size=6
 
 @given(entries)
 def test_a_plain_send_does_what_the_command_does(entries):
-    one, other = MemoryView(), MemoryView()
-    by_command, by_bytes = Machine(one), Machine(other)
-    now_ms = 1_000_000
-    born = [(0, [CreateMailbox(b"$G\0a"), CreateMailbox(b"$G\0b", ttl_s=2)])]
-    for index, (passed_ms, said) in enumerate([*born, *entries], 1):
-        now_ms += passed_ms
-        expected = by_command.apply(index, now_ms, said)
-        parcel = encode_parcel(PARCEL_OF_NOBODY, [encode_command(command) for command in said])
-        found = by_bytes.apply_parcels(index, now_ms, [parcel])
-        assert list(map(repr, found.outcomes[0])) == list(map(repr, expected.outcomes))
-        assert found.changed == expected.changed
-        one.write(expected.writes)
-        other.write(found.writes)
-        assert one.rows == other.rows
+    born = [CreateMailbox(b"$G\0a"), CreateMailbox(b"$G\0b", ttl_s=2)]
+    assert_same_by_bytes([(0, born), *entries])
 
 
 def test_a_plain_send_stays_bytes_and_others_become_commands():

@@ -30,12 +30,15 @@ def open_solo_shards(
     shards: list[Shard] = []
     for number in range(count):
         log = GroupLog(database, number)
-        replica = Replica(number, ShardState(database, number), clock, _nobody, hold=hold)
+        replica = Replica(
+            number, ShardState(database, number), clock, hold or Beat.of_holds(), _nobody
+        )
         applied = replica.machine.applied_index
         engine = SoloEngine(name, log, log.hard_state, applied)
         group = durability.register(number, engine, log, replica, applied)
         replica.start(engine, durability, group)
-        shards.append(Shard(number, node, incarnation, replica, _nowhere_else, beat=beat))
+        leaves = beat or Beat.of_reports()
+        shards.append(Shard(number, node, incarnation, replica, leaves, _nowhere_else))
     return Shards(shards, durability)
 
 

@@ -1,16 +1,20 @@
 """What nodes ask of each other: both ends of the wire, without one between them."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from mq9cluster.cluster.links import Links, RemoteLeader, Service
 from mq9cluster.cluster.peers import Answered, PeerReply
+from mq9cluster.cluster.proposals import LOST
 from mq9cluster.cluster.waiting import Waiter
 from mq9cluster.domain.address import mailbox_ref
 from mq9cluster.domain.command import Deliver, FetchMessages, Owner
+from mq9cluster.domain.outcome import Refused
 from mq9cluster.domain.read import Browse, MessagesRead, Query
+from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_parcel
 
 REF = mailbox_ref("$G", "task.queue")
 OWNER = Owner((1 << 60) - 1, 3, 9)
@@ -20,6 +24,7 @@ class Replica:
     """A leader that answers every read with nothing, and notes on whose account it was."""
 
     leads = True
+    engine = SimpleNamespace(leader="n3")
 
     def __init__(self) -> None:
         self.asked: list[tuple[object, Owner | None]] = []
@@ -69,6 +74,20 @@ def test_a_forwarded_fetch_is_on_the_account_of_the_client_that_asked(
     leader.fetch(Waiter(request_, 500, found.append, OWNER))
     assert replica.asked == [(request_, OWNER)]
     assert found == [MessagesRead([])]
+
+
+@pytest.mark.parametrize(("said", "named"), [(LOST, ["n3"]), (None, [])])
+def test_what_became_of_a_forwarded_parcel_whose_leader_is_deposed(
+    replica: Replica, said: Refused | None, named: list[str]
+) -> None:
+    """In no log any more, so the next leader is asked at once; or in one, and perhaps done."""
+    replica.accept = lambda _, done, **__: done(said)  # type: ignore[attr-defined]
+    told: list[str] = []
+    leader = RemoteLeader(4, "n2", Wire(Service({4: replica})), told.append)  # type: ignore[dict-item, arg-type]
+    found: list[object] = []
+    leader.send_parcel(encode_parcel(PARCEL_OF_NOBODY, []), found.append)
+    assert found == [said]
+    assert told == named
 
 
 @pytest.mark.parametrize("client", [OWNER, None])

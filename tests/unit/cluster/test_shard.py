@@ -8,12 +8,14 @@ import pytest
 from mq9cluster.cluster import proposals as proposals_module
 from mq9cluster.cluster import shard as shard_module
 from mq9cluster.cluster.beat import Beat
-from mq9cluster.cluster.engine import NotLeader
+from mq9cluster.cluster.engine import LogEntry, NotLeader
+from mq9cluster.cluster.proposals import LOST
 from mq9cluster.cluster.replica import Replica
+from mq9cluster.domain import failpoints
 from mq9cluster.domain.command import CreateMailbox, SendMessage
 from mq9cluster.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.outcome import MailboxCreated, MessageStored, Outcome, Refused
-from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_parcel
+from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_entry, encode_parcel
 from tests.unit.cluster.one_shard import REF, OneShard, outcome_of, queried, replica_of, until, why
 
 HOUR_MS = 3_600_000
@@ -126,7 +128,22 @@ async def test_what_a_leader_holds_is_told_when_it_leads_no_more(
         patch.setattr(replica.engine, "is_leader", False)
         patch.setattr(replica.engine, "propose", refuse)
         replica.wake()
-        assert await answer is None
+        assert await answer == LOST  # nothing was done: it was in no log
+
+
+async def test_a_replica_answers_nobody_for_an_entry_that_it_did_not_propose(
+    one: OneShard, request: pytest.FixtureRequest
+) -> None:
+    passed: list[str] = []
+    request.addfinalizer(failpoints.disarm)
+    failpoints.arm(passed.append)
+    shard = await one.start()
+    await outcome_of(shard, CreateMailbox(REF))
+    assert passed.count("parcel.answer.before") == 1
+    replica = replica_of(shard)
+    entry = encode_entry(0, [encode_parcel(PARCEL_OF_NOBODY, [])])
+    replica.on_committed([LogEntry(replica.machine.applied_index + 1, 2, entry)])
+    assert passed.count("apply.after") > passed.count("parcel.answer.after") == 1
 
 
 def held(replica: Replica) -> "asyncio.Future[object]":

@@ -1,0 +1,28 @@
+"""A machine that is given commands beside one that is given them as they stand in a log."""
+
+from collections.abc import Iterable, Sequence
+
+from mq9cluster.domain.command import Command
+from mq9cluster.machine.apply import Machine
+from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_command, encode_parcel
+from tests.property.memory_view import MemoryView
+
+
+def assert_same_by_bytes(entries: Iterable[tuple[int, Sequence[Command]]]) -> None:
+    """Both come to the same, tell the same, and leave the same rows. An entry: ms since the one
+    before, and its commands.
+    """
+    one, other = MemoryView(), MemoryView()
+    by_command, by_bytes = Machine(one), Machine(other)
+    now_ms = 1_000_000
+    for index, (passed_ms, said) in enumerate(entries, 1):
+        now_ms += passed_ms
+        expected = by_command.apply(index, now_ms, said)
+        parcel = encode_parcel(PARCEL_OF_NOBODY, [encode_command(command) for command in said])
+        found = by_bytes.apply_parcels(index, now_ms, [parcel])
+        assert list(map(repr, found.outcomes[0])) == list(map(repr, expected.outcomes))
+        assert found.changed == expected.changed
+        assert found.agents == expected.agents
+        one.write(expected.writes)
+        other.write(found.writes)
+        assert one.rows == other.rows
