@@ -498,6 +498,8 @@ class RaftEngine:
         if opened:
             core.reads.open_round(core.commit)
         core.reads.confirm(core.other_voters())
+        if core.everyone:
+            replication.beat()
         sends = replication.sends(core.commit, core.reads.number, everyone=core.everyone or opened)
         core.everyone = False
         self._dirty |= replication.more

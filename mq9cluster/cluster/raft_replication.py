@@ -78,10 +78,12 @@ class Progress:
     __slots__ = (
         "_bytes",
         "_inflight",
+        "_sent",
         "asked",
         "flow",
         "match",
         "next",
+        "overdue",
         "paused",
         "prod",
     )
@@ -95,6 +97,8 @@ class Progress:
         self.asked = False  # snapshot: the caller knows
         self._inflight: deque[tuple[int, int]] = deque()
         self._bytes = 0
+        self._sent = 0  # the last entry that had left when the last heartbeat was due
+        self.overdue = 0  # and when the one before it was
 
     @property
     def inflight(self) -> int:
@@ -128,6 +132,10 @@ class Progress:
             self._inflight.append((last_index, size))
             self._bytes += size
             self.next = last_index + 1
+
+    def beat(self) -> None:
+        """A heartbeat is due: what had left by the one before should have been answered."""
+        self.overdue, self._sent = self._sent, self.next - 1
 
     def accepted(self, index: int) -> bool:
         """The follower holds everything up to `index`; whether that is news."""
@@ -164,7 +172,7 @@ class Progress:
         self.next = next_index
         self.paused = self.prod = self.asked = False
         self._inflight.clear()
-        self._bytes = 0
+        self._bytes = self._sent = self.overdue = 0
 
 
 class Replication:
@@ -201,13 +209,18 @@ class Replication:
         return news
 
     def alive(self, peer: str) -> None:
-        """A follower answered a heartbeat: if something is missing, find out whether it was lost on
-        the way.
+        """A follower answered a heartbeat: if it owes an answer for longer than from one heartbeat
+        to the next, find out whether something was lost on the way.
         """
         progress = self.peers[peer]
         progress.paused = False
-        if progress.flow is Flow.STREAM and progress.match < self._log.last_index:
+        if progress.flow is Flow.STREAM and progress.match < progress.overdue:
             progress.prod = True
+
+    def beat(self) -> None:
+        """A heartbeat is due."""
+        for progress in self.peers.values():
+            progress.beat()
 
     def lost(self, peer: str) -> None:
         """What was under way to `peer` is gone: send again from what it has acknowledged."""

@@ -136,7 +136,7 @@ class Rules(State, SyncObj):
         self._make_node = node
         self._nodes: dict[str, Node] = {}
         self._heard_at = float("-inf")  # when the leader last spoke
-        self._last_beat: tuple[str, Heartbeat] | None = None
+        self._last_beat: tuple[str, int, int] | None = None  # leader, term, round
         self._votes: set[str] = set()
         self._prevotes: set[str] = set()
         self._prevote_term = 0  # the term whose election is being asked about; 0: none
@@ -367,13 +367,14 @@ class Rules(State, SyncObj):
                 self._SyncObj__raftMatchIndex[node] = self.replication.peers[peer].match
 
     def on_heartbeat(self, peer: str, heartbeat: Heartbeat) -> None:
-        """The leader is there. To a heartbeat that only repeats the one before it, the answer can
-        wait for company: a leader acts on the lack of many, and idle nodes write half the frames.
+        """The leader is there. To a heartbeat for whose answer no reads wait, which would be in a
+        new round, it can wait for company: a leader acts on the lack of many, and idle nodes write
+        half the frames.
         """
         followed = self._follow(peer, heartbeat.term)
         if followed:
             self.commit_up_to(min(heartbeat.commit, self.log.last_index))
-        beat = (peer, heartbeat) if followed else None
+        beat = (peer, heartbeat.term, heartbeat.round) if followed else None
         answers = self.out.patient if beat and beat == self._last_beat else self.out.now
         answers.append((peer, HeartbeatReply(self.term, heartbeat.round)))
         self._last_beat = beat

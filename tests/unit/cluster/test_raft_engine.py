@@ -140,13 +140,13 @@ def test_a_heartbeat_is_answered_at_once() -> None:
     ("then", "patient"),
     [
         (Heartbeat(3, 1, 8), True),
-        (Heartbeat(3, 2, 8), False),  # more is committed
+        (Heartbeat(3, 2, 8), True),  # more is committed: the answer says nothing of it
         (Heartbeat(3, 1, 9), False),  # reads wait for the answer
         (Heartbeat(4, 1, 8), False),
         (Heartbeat(2, 1, 8), False),  # of a leader that must learn that it is none
     ],
 )
-def test_only_the_answer_to_a_heartbeat_with_no_news_can_wait_for_company(
+def test_the_answer_to_a_heartbeat_can_wait_for_company_if_nobody_waits_for_it(
     then: Heartbeat, patient: bool
 ) -> None:
     follower = Replica(terms=(1, 1))

@@ -109,11 +109,28 @@ def test_a_message_holds_so_many_bytes_or_one_entry(monkeypatch: pytest.MonkeyPa
     assert sizes == [[40, 40], [40], [300], [10]]
 
 
+def beats(replication: Replication, count: int = 1) -> None:
+    """Heartbeats fall due and are answered."""
+    for _ in range(count):
+        replication.beat()
+        replication.alive("b")
+
+
+def test_an_answered_heartbeat_asks_nothing_while_the_answer_to_an_append_is_not_overdue() -> None:
+    log, replication = heard()
+    for _ in range(3):  # each leaves before a heartbeat, and is answered before the next but one
+        log.append(5, b"x")
+        assert len(sends(replication)) == 1
+        beats(replication)
+        assert sends(replication) == []
+        replication.replied("b", ok(log.last_index))
+
+
 def test_an_answered_heartbeat_finds_out_what_was_lost_on_the_way() -> None:
     log, replication = heard()
     log.append(5, b"x")
     sends(replication)  # lost
-    replication.alive("b")
+    beats(replication, 2)
     (question,) = sends(replication)
     assert question.message == Append(5, 2, 5, 0, 0, [])
     replication.replied("b", refused(2, hint_index=1, hint_term=5))
@@ -128,7 +145,7 @@ def test_the_question_after_a_heartbeat_does_not_widen_a_full_window(
     for _ in range(2):
         log.append(5, b"x")
         sends(replication)
-    replication.alive("b")
+    beats(replication, 2)
     assert [len(one.message.entries) for one in sends(replication)] == [0]
     assert replication.peers["b"].inflight == 1
 
