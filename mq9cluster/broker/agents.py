@@ -18,7 +18,6 @@ from mq9cluster.domain.agent import AgentCard
 from mq9cluster.domain.command import (
     Command,
     RegisterAgent,
-    ReportAgent,
     ReportAgents,
     UnregisterAgent,
     UnregisterAgents,
@@ -32,6 +31,7 @@ from mq9cluster.domain.outcome import (
     Refused,
 )
 from mq9cluster.domain.registry import NO_CODES
+from mq9cluster.machine.codec import plain_report
 from mq9cluster.protocol import agent_requests, replies
 
 Codes = Mapping[str, bytes]  # by embedder id
@@ -119,8 +119,13 @@ class Agents:
             )
         else:
             agent = agent_ref(account, whom.name)
-            single = ReportAgent(agent, report_info)
-            self._in_turn(_NAME + agent, call, self._propose, agent, single, call, may_wait=True)
+            self._in_turn(_NAME + agent, call, self._report, agent, report_info, call)
+
+    def _report(self, agent: bytes, report_info: bytes, call: Call) -> None:
+        """By name, as nearly all are: no object for what is bytes in the log as well."""
+        done = partial(_answer, call)
+        report = plain_report(agent, report_info)
+        self._shards.of(agent).propose_encoded(report, done, may_wait=True)
 
     def _in_turn(
         self,
@@ -136,10 +141,8 @@ class Agents:
         else:
             self._order.wait(key, partial(_do, call, partial(work, *args, **kwargs)))
 
-    def _propose(
-        self, agent: bytes, command: Command, call: Call, *, may_wait: bool = False
-    ) -> None:
-        self._shards.of(agent).propose(command, partial(_answer, call), may_wait=may_wait)
+    def _propose(self, agent: bytes, command: Command, call: Call) -> None:
+        self._shards.of(agent).propose(command, partial(_answer, call))
 
     def _everywhere(
         self,

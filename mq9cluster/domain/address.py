@@ -18,6 +18,7 @@ AgentRef = NewType("AgentRef", bytes)
 
 GLOBAL_ACCOUNT = "$G"
 _VALID = re.compile(r"(?!.*\.\.)[a-z0-9](?:[a-z0-9.]*[a-z0-9])?", re.ASCII)
+_DEAD_LETTERS = DEAD_LETTER_SUFFIX.encode()
 _ALLOWED = re.compile(r"[a-z0-9.]*", re.ASCII)
 
 
@@ -52,7 +53,7 @@ def address_of(ref: bytes) -> MailAddress:
 
 def dead_letter_ref(ref: bytes) -> MailboxRef:
     """The mailbox that takes the dead letters of `ref`; it has the same slot."""
-    return MailboxRef(ref + DEAD_LETTER_SUFFIX.encode())
+    return MailboxRef(ref + _DEAD_LETTERS)
 
 
 def agent_ref(account: str, name: str) -> AgentRef:
@@ -70,4 +71,4 @@ def slot_of(ref: bytes) -> int:
     """Slot 0 to 16383 of a mailbox's or agent's reference; a mailbox and its dead letters share
     one.
     """
-    return zlib.crc32(ref.removesuffix(DEAD_LETTER_SUFFIX.encode())) % SLOTS
+    return zlib.crc32(ref.removesuffix(_DEAD_LETTERS)) % SLOTS

@@ -177,6 +177,11 @@ def decode_plain_send(data: bytes) -> SendMessage:
     return _decode_send(data)
 
 
+def plain_report(ref: bytes, info: bytes) -> bytes:
+    """A REPORT by name, encoded."""
+    return _HEAD.pack(_REPORT_KIND, len(ref)) + ref + info
+
+
 def plain_report_info_at(data: bytes) -> int:
     """Where the info of a REPORT by name begins; the reference stands before it, from 3 on."""
     return 3 + (data[1] << 8 | data[2])

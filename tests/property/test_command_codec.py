@@ -33,6 +33,7 @@ from mq9cluster.machine.codec import (
     encode_entry,
     encode_outcomes,
     encode_parcel,
+    plain_report,
 )
 
 REFS = st.sampled_from([mailbox_ref("$G", "a"), mailbox_ref("acc\u00e9", "x." * 60 + "y")])
@@ -168,6 +169,11 @@ def test_a_command_is_read_as_it_was_written(command: c.Command) -> None:
     read = decode_command(encode_command(command))
     assert read == command
     assert type(read) is type(command)
+
+
+@given(REFS, SMALL_BYTES)
+def test_a_plain_report_is_the_command_encoded(ref: bytes, info: bytes) -> None:
+    assert plain_report(ref, info) == encode_command(c.ReportAgent(ref, info))
 
 
 @given(PARCELS, st.lists(COMMANDS, max_size=8))
