@@ -2,7 +2,8 @@
 
 `python -m bench.agents --nodes 3`, by hand. Agents are spread over connections and those over
 nodes; their REPORTs are spread evenly over time, so that most are alone in their socket's turn.
-Exits with 1 when a node takes more than its share of a core, or an answer is an error. With `--by
+Told is what REPORTs take beyond what the node takes idle: as the core was, and of an undisturbed
+core (`pace`). Exits with 1 when that is more than their share, or an answer is an error. With `--by
 mailbox` each agent reports by its mailbox instead of its name, which every shard is asked.
 """
 
@@ -11,13 +12,15 @@ import asyncio
 import sys
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from rich.console import Console
 
 from bench.connection import Connection
 from bench.harness import measure
+from bench.pace import Pace
 from bench.servers import Fleet, ServerFailed, mq9_fleet
 
 CORE_SHARE_MAX = 0.10
@@ -35,11 +38,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _serve(options: argparse.Namespace, home: Path, console: Console) -> int:
-    with mq9_fleet(home, options.nodes).running() as fleet:
-        return asyncio.run(_measure(fleet, options, console))
+    with mq9_fleet(home, options.nodes).running() as fleet, Pace(home) as pace:
+        return asyncio.run(_measure(fleet, pace, options, console))
 
 
-async def _measure(fleet: Fleet, options: argparse.Namespace, console: Console) -> int:
+async def _measure(fleet: Fleet, pace: Pace, options: argparse.Namespace, console: Console) -> int:
     connections = [
         await Connection.open(fleet.ports[number % len(fleet.ports)], number)
         for number in range(options.connections)
@@ -54,29 +57,46 @@ async def _measure(fleet: Fleet, options: argparse.Namespace, console: Console) 
         # Every REPORT of such an agent would count as an error again, and say nothing of REPORT.
         raise ServerFailed(f"REGISTER: {unregistered}")
     await asyncio.sleep(SETTLE_SECONDS)
-    before = fleet.cpu_seconds()
-    await asyncio.sleep(IDLE_SECONDS)
-    idle = [used / IDLE_SECONDS for used in fleet.used_since(before)]
-    before = fleet.cpu_seconds()
-    began_s = time.monotonic()
-    reports = await _report(connections, options)
-    passed_s = time.monotonic() - began_s
-    used = fleet.used_since(before)
-    shares = [each / passed_s for each in used]
-    costs = [
-        1e6 * (each - passed_s * alone) / reports for each, alone in zip(used, idle, strict=True)
-    ]
-    for server, share, alone, cost in zip(fleet.servers, shares, idle, costs, strict=True):
-        rss = server.rss_bytes() / 2**20
+    idle = await _load(fleet, pace, asyncio.sleep(IDLE_SECONDS, 0))
+    busy = await _load(fleet, pace, _report(connections, options))
+    rate = busy.reports / busy.seconds
+    shares = []
+    for server, whole, alone in zip(fleet.servers, busy.shares, idle.shares, strict=True):
+        as_it_was = whole - alone
+        share = whole / busy.slowdown - alone / idle.slowdown
+        shares.append(share)
         console.print(
-            f"{server.name}: {100 * share:.1f} % of a core ({100 * alone:.1f} % idle), "
-            f"{cost:.1f} µs a REPORT, RSS {rss:.0f} MiB"
+            f"{server.name}: {100 * as_it_was:.1f} % of a core beyond {100 * alone:.1f} % idle, "
+            f"{1e6 * as_it_was / rate:.1f} µs a REPORT; undisturbed {100 * share:.1f} %, "
+            f"{1e6 * share / rate:.1f} µs; RSS {server.rss_bytes() / 2**20:.0f} MiB"
         )
+    console.print(
+        f"work took {idle.slowdown:.2f} times as long as undisturbed while idle, "
+        f"{busy.slowdown:.2f} times while they reported"
+    )
     failed = sum(connection.failed for connection in connections)
-    console.print(f"{reports / passed_s:,.0f} REPORTs/s, {failed} errors")
+    console.print(f"{rate:,.0f} REPORTs/s, {failed} errors")
     if failed:
         console.print(_failures(connections))
     return 0 if max(shares) <= CORE_SHARE_MAX and not failed else 1
+
+
+class _Load(NamedTuple):
+    """What some time of work took."""
+
+    reports: int
+    seconds: float
+    shares: list[float]  # of a core, by node
+    slowdown: float
+
+
+async def _load(fleet: Fleet, pace: Pace, work: Awaitable[int]) -> _Load:
+    before, began_s = fleet.cpu_seconds(), time.monotonic()
+    reports = await work
+    ended_s = time.monotonic()
+    passed_s = ended_s - began_s
+    shares = [used / passed_s for used in fleet.used_since(before)]
+    return _Load(reports, passed_s, shares, pace.slowdown(began_s, ended_s))
 
 
 async def _register(connections: list[Connection], agents: int) -> None:
