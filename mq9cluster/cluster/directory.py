@@ -217,7 +217,23 @@ class Directory:
         return sum(index.memory_bytes() for index in list(self._version.indexes.values()))
 
     def _catch_up(self, version: _Version) -> None:
-        """Follow the entries that were not followed yet."""
+        """Follow the entries that were not followed yet. Where that fails, which is a mistake of
+        ours, the directory begins anew: what it missed is in the state.
+        """
+        followed = False
+        try:
+            self._follow_all(version)
+            followed = True
+        finally:
+            if not followed:
+                self._loop.call_soon_threadsafe(self._begin_anew, version)
+
+    def _begin_anew(self, version: _Version) -> None:
+        if version is self._version:
+            _log.error("the search index missed something and is built anew")
+            self.rebuild()
+
+    def _follow_all(self, version: _Version) -> None:
         indexes = version.indexes
         touched: dict[str, ShardIndex] = {}
         for _ in range(len(version.behind)):

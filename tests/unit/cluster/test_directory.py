@@ -177,6 +177,35 @@ async def test_one_that_is_too_far_behind_is_built_anew_and_is_right(
     assert told(state.directory) == await as_built_anew(state)
 
 
+async def test_one_that_fails_to_follow_is_built_anew_and_misses_nothing(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    thread = SearchThread()
+    try:
+        state = State(thread)
+        state.register("before", "ocr")
+        first = state.directory.ready
+        put, failed = ShardIndex.put, asyncio.Event()
+
+        def fails_once(index: ShardIndex, *agent: Any) -> None:
+            if not failed.is_set():
+                failed.set()
+                raise ZeroDivisionError
+            put(index, *agent)
+
+        monkeypatch.setattr(ShardIndex, "put", fails_once)
+        for number in range(search_thread.SOON_CHANGES_MAX):  # that many are followed at once
+            state.register(f"agent-{number}", "ocr scan")
+        await until(lambda: state.directory.ready is not first, "it begins anew")
+        async with asyncio.timeout(30):
+            await state.directory.ready.wait()
+        assert failed.is_set()
+        assert "is built anew" in caplog.text
+        assert await thread.run(lambda: told(state.directory)) == await as_built_anew(state)
+    finally:
+        thread.stop()
+
+
 @pytest.mark.parametrize("asked", ["answer", "answers", "statistics"])
 async def test_who_asked_just_before_it_began_anew_is_told_what_it_finds_then(asked: str) -> None:
     """Simulator, whole nodes, seed 3538: nobody was found, as if there were nobody."""
