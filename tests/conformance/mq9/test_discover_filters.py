@@ -67,8 +67,14 @@ async def test_names_are_filtered_by_how_they_begin(staff: Agents) -> None:
 
 async def test_filters_go_with_every_mode(staff: Agents) -> None:
     await staff.add("x", description="reads scans", provider={"organization": "Acme"})
-    for asked in ({"text": "scans"}, {"semantic": "scans"}, {"text": "scans", "mode": "hybrid"}):
-        assert sorted(await staff.find(**asked, filter={"provider": "Acme"})) == ["a1", "x"]
+    acme = {"provider": "Acme"}
+    assert sorted(await staff.find(text="scans", filter=acme)) == ["a1", "x"]
+    for asked in ({"semantic": "scans"}, {"text": "scans", "mode": "hybrid"}):
+        found = await staff.find(**asked, filter=acme)
+        assert sorted(found[:2]) == ["a1", "x"]
+        # To the embedder names, which are new in each run, may look a little like the question: in
+        # one run of twenty b1 is found behind these.
+        assert found[2:] in ([], ["b1"])
 
 
 # --- pages ----------------------------------------------------------------------------------------
