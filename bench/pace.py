@@ -3,7 +3,8 @@
 The core of a virtual machine may be half of a real one, whose other half works for somebody else:
 then the same work takes up to twice the processor time, and another factor a second later. A `Pace`
 has a process do the same piece of work again and again, 1 to 2 % of a core, and says how many times
-longer it took than on an undisturbed core: as long as the quickest twentieth of all pieces.
+longer it took than on an undisturbed core: as long as the quickest twentieth of all pieces. What
+that divides supposes that other work is slowed as much.
 
 `python -m bench.pace`: that process; a line for each piece, when it was done and how long it took.
 """
