@@ -18,6 +18,7 @@ from mq9cluster.domain.agent import AgentCard
 from mq9cluster.domain.command import (
     Command,
     RegisterAgent,
+    ReportAgent,
     ReportAgents,
     UnregisterAgent,
     UnregisterAgents,
@@ -125,7 +126,7 @@ class Agents:
         """By name, as nearly all are: no object for what is bytes in the log as well."""
         done = partial(_answer, call)
         report = plain_report(agent, report_info)
-        self._shards.of(agent).propose_encoded(report, done, may_wait=True)
+        self._shards.of(agent).propose_encoded(ReportAgent, report, done, may_wait=True)
 
     def _in_turn(
         self,

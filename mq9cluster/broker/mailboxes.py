@@ -21,6 +21,7 @@ from mq9cluster.domain.command import (
     EndConnection,
     FetchMessages,
     Owner,
+    SendMessage,
 )
 from mq9cluster.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.limits import WAITING_FETCHES_DEFAULT
@@ -133,7 +134,8 @@ class Mailboxes:
     ) -> None:
         """MSG.SEND."""
         if header is None:  # as nearly all: no command is made of it, here or where it is applied
-            target.shard.propose_encoded(target.send_head + payload, partial(_answer, call))
+            data = target.send_head + payload
+            target.shard.propose_encoded(SendMessage, data, partial(_answer, call))
         else:
             command = requests.parse_send(target.ref, header, payload, self._duplicate_window_ms)
             target.shard.propose(command, partial(_answer, call))

@@ -31,6 +31,7 @@ BEHIND_CHANGES_MAX: Final = 100_000  # then building anew from the state is chea
 BEHIND_BYTES_MAX: Final = 64 << 20
 SEEN_BEHIND_MAX: Final = 512  # heartbeats that wait for a question; it follows them in 0.2 ms
 SAVED_CHANGES_MIN: Final = 2_000  # a quarter of a second of indexing at the next start
+MEND_S: Final = 60.0  # between two times that it begins anew after a failure: that takes seconds
 SAVED_LOOK_S: Final = 15.0  # between two looks whether there is that much to save
 
 _log = logging.getLogger(__name__)
@@ -50,13 +51,14 @@ class Missing(NamedTuple):
 class _Version:
     """The indexes, and what they have still to follow. Another state begins another version."""
 
-    __slots__ = ("behind", "graphs_due", "indexes", "ready", "seen", "unsaved")
+    __slots__ = ("behind", "failed", "graphs_due", "indexes", "ready", "seen", "unsaved")
 
     def __init__(self) -> None:
         self.indexes: Indexes = {}  # touched in the search thread only
         self.behind: deque[Sequence[AgentChange]] = deque()
         self.seen: dict[tuple[str, str], AgentChange] = {}  # the last, of agents seen while built
         self.ready = asyncio.Event()
+        self.failed = False  # it misses something, and another is to come
         self.unsaved = 0  # cards that the file has not, or not so; counted in the search thread
         self.graphs_due = 0  # graphs that are built for the first time, or anew; likewise
 
@@ -80,6 +82,8 @@ class Directory:
         self._done = [0, 0]  # of these; written in the search thread
         self._loop = asyncio.get_running_loop()
         self._look: asyncio.TimerHandle | None = None
+        self._mending: asyncio.TimerHandle | None = None
+        self._mend_from_s = 0.0
         self._save_from_s = 0.0
 
     # --- following -------------------------------------------------------------------------------
@@ -123,6 +127,9 @@ class Directory:
         if self._look:
             self._look.cancel()
             self._look = None
+        if self._mending:
+            self._mending.cancel()
+            self._mending = None
 
     async def _build(
         self, version: _Version, step: list[AgentRow], rows: Iterator[AgentRow]
@@ -229,9 +236,14 @@ class Directory:
                 self._loop.call_soon_threadsafe(self._begin_anew, version)
 
     def _begin_anew(self, version: _Version) -> None:
-        if version is self._version:
-            _log.error("the search index missed something and is built anew")
-            self.rebuild()
+        """Soon; later, if it failed lately: what fails every time must not take all of a core."""
+        if version is not self._version or version.failed:
+            return
+        version.failed = True
+        _log.error("the search index missed something and is built anew")
+        at_s = max(self._loop.time(), self._mend_from_s)
+        self._mend_from_s = at_s + MEND_S
+        self._mending = self._loop.call_at(at_s, self.rebuild)
 
     def _follow_all(self, version: _Version) -> None:
         indexes = version.indexes

@@ -159,14 +159,16 @@ class Shard:
 
         One that `may_wait` waits up to REPORT_WAIT_MS for others to share an entry with.
         """
-        needed = SINCE.get(type(command))
+        self.propose_encoded(type(command), encode_command(command), done, may_wait=may_wait)
+
+    def propose_encoded(
+        self, kind: type[Command], data: bytes, done: Done, *, may_wait: bool = False
+    ) -> None:
+        """The same for a command of this kind that is its bytes already."""
+        needed = SINCE.get(kind)
         if needed and needed > self._features():
             done(Refused(Unavailable("not before all nodes of the cluster run this version")))
             return
-        self.propose_encoded(encode_command(command), done, may_wait=may_wait)
-
-    def propose_encoded(self, data: bytes, done: Done, *, may_wait: bool = False) -> None:
-        """The same for a command that is its bytes already, and that every version knows."""
         if len(self._commands) + self._under_way_commands >= UNDER_WAY_COMMANDS_MAX:
             why = f"shard {self.shard} has {UNDER_WAY_COMMANDS_MAX} commands under way"
             done(Refused(Overloaded(why)))

@@ -202,7 +202,15 @@ async def test_one_that_fails_to_follow_is_built_anew_and_misses_nothing(
         assert failed.is_set()
         assert "is built anew" in caplog.text
         assert await thread.run(lambda: told(state.directory)) == await as_built_anew(state)
+        second = state.directory.ready
+        failed.clear()
+        for number in range(search_thread.SOON_CHANGES_MAX):
+            state.register(f"agent-{number}", "invoice")
+        await until(lambda: caplog.text.count("is built anew") == 2, "it fails again")
+        await thread.run(lambda: None)
+        assert state.directory.ready is second  # not before MEND_S is over
     finally:
+        state.directory.stop()
         thread.stop()
 
 
