@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final
 
 from mq9cluster.cluster import meta, wire
-from mq9cluster.cluster.beat import Beat
+from mq9cluster.cluster.beat import TICK_MS, Beat, Instants
 from mq9cluster.cluster.clocks import ClusterClock
 from mq9cluster.cluster.directory import Directory
 from mq9cluster.cluster.durability import Durability, Group
@@ -43,6 +43,7 @@ from mq9cluster.cluster.runs import LEASE_S, Runs
 from mq9cluster.cluster.shard import Shard
 from mq9cluster.cluster.shards import Shards
 from mq9cluster.cluster.snapshots import Snapshots
+from mq9cluster.cluster.ticking import TICK_S, Ticking
 from mq9cluster.cluster.tracing import ParcelTraces, TracedShard
 from mq9cluster.cluster.wire import Kind
 from mq9cluster.domain.errors import Overloaded
@@ -53,9 +54,9 @@ from mq9cluster.storage.database import Database
 from mq9cluster.storage.log import GroupLog
 from mq9cluster.storage.state import ShardState
 
-TICK_S: Final = 0.1
-TIMING: Final = Timing(heartbeat_ms=95)  # due at every tick: one message per peer for all groups
-WATCH_S: Final = 0.25
+# Due at every tick, also at one that comes a little early: one message per peer for all groups.
+TIMING: Final = Timing(heartbeat_ms=TICK_MS - 10)
+WATCH_TICKS: Final = 2  # four times a second
 OVERVIEW_S: Final = 2.0  # each is four frames
 HAND_OVER_S_MAX: Final = 3.0
 
@@ -85,9 +86,13 @@ class Cluster:
         self._random = random
         self._new_incarnation = new_incarnation
         self._above = above
-        self._beat = Beat.of_reports(self.clock.wall_ms)
-        self._hold = Beat.of_holds(self.clock.wall_ms)
+        instants = Instants()
+        self._beat = Beat.of_reports(self.clock.wall_ms, instants)
+        self._hold = Beat.of_holds(self.clock.wall_ms, instants)
+        self._watches = Beat.of_ticks(self.clock.wall_ms, instants, every=WATCH_TICKS)
         self._groups: dict[int, tuple[Group, RaftEngine]] = {}
+        ticks = Beat.of_ticks(self.clock.wall_ms, instants)
+        self._ticking = Ticking(self._groups, durability.wake, ticks)
         self._loop = asyncio.get_running_loop()
         self._asked_s = 0.0
         self._changed = asyncio.Event()
@@ -182,7 +187,7 @@ class Cluster:
         self._know_peers()  # before anybody dials: an emptied disk must not vote under its old name
         if len(names) > 1:
             await self.peers.start(self.me.peer_host, self.me.peer_port)
-        self._tasks = [asyncio.create_task(self._tick()), asyncio.create_task(self._watch())]
+        self._tasks = [asyncio.create_task(self._ticking.run()), asyncio.create_task(self._watch())]
         for task in self._tasks:
             task.add_done_callback(self._ended)
         while not self.meta.meta.cluster_id:
@@ -349,6 +354,7 @@ class Cluster:
 
     async def stop(self) -> None:
         """Stop taking part."""
+        self._ticking.stop()
         for task in (*self._tasks, *([self._beginning] if self._beginning else [])):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -367,17 +373,10 @@ class Cluster:
 
     # --- time ------------------------------------------------------------------------------------
 
-    async def _tick(self) -> None:
-        while True:
-            for group, engine in self._groups.values():
-                engine.tick()
-                self._durability.wake(group)
-            await asyncio.sleep(TICK_S)
-
     async def _watch(self) -> None:
         """What has to be looked after, four times a second."""
         while True:
-            await asyncio.sleep(WATCH_S)
+            await self._watches.come()
             self._leading.watch_clocks()
             if hasattr(self, "shards"):
                 replicas = self.shards.replicas
@@ -530,6 +529,7 @@ class Cluster:
         for group, engine in self._groups.values():
             engine.peer_lost(peer)
             self._durability.wake(group)
+        self._ticking.look_ahead()
         self._above.on_peer_down(peer)
         self._above.on_members()
 

@@ -323,6 +323,15 @@ class RaftEngine:
         if self._core.due():
             self._dirty = True
 
+    def stands_in_s(self) -> float | None:
+        """In how many seconds it stands for election unless its leader speaks; negative where it
+        should have, None while it leads.
+        """
+        core = self._core
+        if core.role == LEADER:
+            return None
+        return float(core._SyncObj__raftElectionDeadline) - self._clock.monotonic_ms() / 1000
+
     def ready(self) -> Ready | None:
         """The work to do now, or None."""
         if not self._dirty:

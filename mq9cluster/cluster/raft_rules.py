@@ -40,7 +40,7 @@ class Timing(NamedTuple):
     """
 
     heartbeat_ms: int = 100
-    election_ms_min: int = 600  # six heartbeats: half a second's stall keeps the leader
+    election_ms_min: int = 600  # five heartbeats: a stall of 0.4 s keeps the leader
     election_ms_max: int = 1200  # spread over as much again, so that two rarely stand at once
 
     @property

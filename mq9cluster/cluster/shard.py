@@ -35,7 +35,6 @@ UNDER_WAY_BYTES_MAX: Final = 64 << 20
 PARCELS_UNDER_WAY_MAX: Final = 256  # then commands gather; below what a shard keeps outcomes of
 PROPOSAL_DEADLINE_S: Final = 5.0  # below the request timeouts that clients use
 READ_DEADLINE_S: Final = 5.0  # for finding a leader, beyond what a FETCH waits
-DEADLINE_CHECK_S: Final = 0.25
 PATIENT_COMMANDS_MAX: Final = 1_000  # gathered: then they leave; applied in about 10 ms
 RETRY_S: Final = 0.05  # between two looks for a leader
 PERSIST_S: Final = 1.0  # between two tries of what must not be lost
@@ -91,7 +90,7 @@ class Shard:
         features: Callable[[], int] = lambda: FEATURES,
     ) -> None:
         """`features` is the cluster's level: nothing above it is proposed. `beat`: the node's, at
-        which commands that may wait leave.
+        which commands that may wait leave, and deadlines are looked at.
         """
         self.shard = shard
         self.replica = replica
@@ -116,7 +115,7 @@ class Shard:
         self._under_way_commands = 0
         self._under_way_bytes = 0
         self._retry_timer: asyncio.TimerHandle | None = None
-        self._deadline_timer: asyncio.TimerHandle | None = None
+        self._checks_deadlines = False
         self._attempts: dict[Waiter, Callable[[], None]] = {}
         self._stopped = False
         if replica:
@@ -125,9 +124,8 @@ class Shard:
     def stop(self) -> None:
         """Retry nothing more."""
         self._stopped = True
-        for timer in (self._retry_timer, self._deadline_timer):
-            if timer:
-                timer.cancel()
+        if self._retry_timer:
+            self._retry_timer.cancel()
 
     def begin_run(self, incarnation: int) -> None:
         """This node's run was ended and a new one begins: what was under way is anybody's guess."""
@@ -179,7 +177,7 @@ class Shard:
             return
         if not self._commands:
             self._gathering_until_s = self._loop.time() + PROPOSAL_DEADLINE_S
-            if not self._deadline_timer:
+            if not self._checks_deadlines:
                 self._check_deadlines_later()
         self._commands.append(data)
         self._waiting.append(done)
@@ -316,11 +314,14 @@ class Shard:
             self._close_at_the_turns_end()
 
     def _check_deadlines_later(self) -> None:
-        self._deadline_timer = self._loop.call_later(DEADLINE_CHECK_S, self._check_deadlines)
+        self._checks_deadlines = True
+        self._beat.wait(self._check_deadlines)
 
     def _check_deadlines(self) -> None:
         """Give up what has waited too long, and say whether it may have happened."""
-        self._deadline_timer = None
+        self._checks_deadlines = False
+        if self._stopped:
+            return
         now_s = self._loop.time()
         for sequence, parcel in list(self._parcels.items()):
             if parcel.deadline_s > now_s:
@@ -335,7 +336,7 @@ class Shard:
             self._hurried = False
             for done in waiting:
                 done(Refused(Unavailable("the shard takes no commands")))
-        if (self._parcels or self._commands) and not self._stopped:
+        if self._parcels or self._commands:
             self._check_deadlines_later()
 
     # --- reads -----------------------------------------------------------------------------------

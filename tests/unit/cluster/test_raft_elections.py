@@ -50,6 +50,20 @@ def test_election_timeouts_are_spread() -> None:
     assert len(set(waits)) > 10
 
 
+def test_a_follower_says_to_the_millisecond_when_it_stands_and_a_leader_does_not() -> None:
+    replica = Replica()
+    replica.hear("b", Heartbeat(1, 0, 0))
+    replica.work()
+    stands_in_s = replica.engine.stands_in_s()
+    assert stands_in_s is not None
+    assert TIMING.election_ms_min <= 1000 * stands_in_s <= TIMING.election_ms_max
+    replica.wait(int(1000 * stands_in_s))
+    assert replica.work().now == []
+    replica.wait(1)
+    assert replica.work().now
+    assert leader_of().engine.stands_in_s() is None
+
+
 def test_with_the_word_of_a_majority_it_stands_and_its_vote_is_synced_first() -> None:
     replica = Replica(terms=(1, 2))
     replica.wait(2_000)

@@ -213,7 +213,7 @@ async def test_on_a_disk_that_hangs_outcomes_are_unknown_and_new_commands_unavai
     await outcome_of(shard, CreateMailbox(REF))
     await one.stop()
     monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_S", 0.05)
-    monkeypatch.setattr(shard_module, "DEADLINE_CHECK_S", 0.01)
+    one.beat = Beat(10)  # at which deadlines are looked at
     shard = await one.start(sync_delay_s=0.3)
     while one.durability.syncs_inline:  # the slow disk is noticed, and syncs go to the thread
         await outcome_of(shard, SendMessage(REF, b"before"))
