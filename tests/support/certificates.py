@@ -12,6 +12,18 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 LOCALHOST = (x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1")))
 
+SIGNS = x509.KeyUsage(
+    digital_signature=True,
+    key_cert_sign=True,
+    crl_sign=True,
+    content_commitment=False,
+    key_encipherment=False,
+    data_encipherment=False,
+    key_agreement=False,
+    encipher_only=False,
+    decipher_only=False,
+)
+
 
 @dataclass(frozen=True)
 class Issued:
@@ -75,6 +87,13 @@ def _issue(
         .not_valid_after(start + timedelta(days=30))
         .add_extension(x509.BasicConstraints(ca=authority is None, path_length=None), critical=True)
     )
+    # Python 3.13 and later want to know who signed what, as RFC 5280 does (4.2.1.1 to 4.2.1.3).
+    signer = (authority.key if authority else key).public_key()
+    builder = builder.add_extension(
+        x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False
+    ).add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer), critical=False)
+    if authority is None:
+        builder = builder.add_extension(SIGNS, critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
     certificate = builder.sign(authority.key if authority else key, hashes.SHA256())
