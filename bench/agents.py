@@ -24,7 +24,8 @@ from bench.pace import Pace
 from bench.servers import Fleet, ServerFailed, mq9_fleet
 
 CORE_SHARE_MAX = 0.10
-SETTLE_SECONDS = 20.0  # what the REGISTERs left: indexes that follow, files that are merged
+SETTLE_SECONDS = 20.0  # what the REGISTERs left: indexes that follow
+WARM_SECONDS = 30.0  # of REPORTs that do not count: the first ones have the REGISTERs' files merged
 IDLE_SECONDS = 20.0
 BEAT_SECONDS = 0.01  # what is due of the REPORTs is sent so often
 REGISTERS_OUTSTANDING = 64  # on each connection that registers
@@ -57,8 +58,9 @@ async def _measure(fleet: Fleet, pace: Pace, options: argparse.Namespace, consol
         # Every REPORT of such an agent would count as an error again, and say nothing of REPORT.
         raise ServerFailed(f"REGISTER: {unregistered}")
     await asyncio.sleep(SETTLE_SECONDS)
+    await _report(connections, options, WARM_SECONDS)
     idle = await _load(fleet, pace, asyncio.sleep(IDLE_SECONDS, 0))
-    busy = await _load(fleet, pace, _report(connections, options))
+    busy = await _load(fleet, pace, _report(connections, options, options.seconds))
     rate = busy.reports / busy.seconds
     shares = []
     for server, whole, alone in zip(fleet.servers, busy.shares, idle.shares, strict=True):
@@ -113,12 +115,14 @@ async def _register(connections: list[Connection], agents: int) -> None:
     await asyncio.gather(*(some(each, first) for first, each in enumerate(connections)))
 
 
-async def _report(connections: list[Connection], options: argparse.Namespace) -> int:
+async def _report(
+    connections: list[Connection], options: argparse.Namespace, seconds: float
+) -> int:
     """REPORT for some time, each agent in its turn and at its connection; how many were sent."""
     rate = options.agents / options.every
     began_s = time.monotonic()
     sent = 0
-    while (passed_s := time.monotonic() - began_s) < options.seconds:
+    while (passed_s := time.monotonic() - began_s) < seconds:
         while sent < rate * passed_s:
             number = sent % options.agents
             whom = (

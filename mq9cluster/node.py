@@ -80,9 +80,8 @@ class SystemClock:
         """Milliseconds since some start; never goes back."""
         return time.monotonic_ns() // 1_000_000
 
-    def seconds(self) -> float:
-        """Seconds since some start, for measuring."""
-        return time.perf_counter()
+    seconds = staticmethod(time.perf_counter)
+    """Seconds since some start, for measuring. Asked for every message, so no call of ours."""
 
 
 class SystemRandom:
