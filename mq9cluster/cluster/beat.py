@@ -96,9 +96,8 @@ class Beat:
         REPORTs leave.
         """
         period_ms = every * TICK_MS
-        # Half a period: who was called a little early must not be called for the same beat again.
-        after_ms = REPORT_HOLD_MS
-        return cls(period_ms, wall_ms, period_ms // 2, after_ms=after_ms, instants=instants)
+        least_ms = period_ms // 2  # who is called a little early is not called for that beat again
+        return cls(period_ms, wall_ms, least_ms, after_ms=REPORT_HOLD_MS, instants=instants)
 
     def wait(self, then: Call) -> None:
         """Call `then` at the next beat, with all others."""

@@ -15,6 +15,7 @@ from mq9cluster.cluster.beat import TICK_MS, Beat
 from mq9cluster.cluster.durability import Group
 
 TICK_S: Final = TICK_MS / 1000
+AHEAD_S: Final = 1.5 * TICK_S  # the longest between two ticks, when the wall clock is put right
 LATER_S: Final = 0.002  # Raft's clock counts whole ms: no sooner than it says
 
 
@@ -57,7 +58,7 @@ class Ticking:
         """Have those stand in time that are to before the next tick."""
         for group, engine in self._groups.values():
             stands_in_s = engine.stands_in_s()
-            if stands_in_s is not None and 0 <= stands_in_s <= TICK_S:
+            if stands_in_s is not None and 0 <= stands_in_s <= AHEAD_S:
                 self._loop.call_later(stands_in_s + LATER_S, self._stand, group, engine)
 
     def stop(self) -> None:
