@@ -23,6 +23,7 @@ GROUP_IDLE_MS = 7 * 86_400_000  # a forgotten worker pool must not hold messages
 GROUP_TOUCH_MS = 3_600_000  # a FETCH that finds nothing is recorded at most once an hour
 HELD_PER_GROUP_MAX = 100_000  # a group's hand-outs are held in memory while it is in use
 HANDOUTS_REMEMBERED_MAX = 256  # ended hand-outs of a group that a late ACK may still name
+HANDOUTS_UNSETTLED_MAX = 256  # older ones beside these, with messages that nobody is done with yet
 DESC_BYTES_MAX = 1_024  # shown whole in listings
 REPORT_INFO_BYTES_MAX = 16_384  # written by every replica with every heartbeat
 REPORT_WAIT_MS = 250  # a REPORT waits so long at most for others to share an entry with

@@ -71,7 +71,7 @@ def fetch(ws: Workspace, command: FetchMessages) -> HandedOut:
     if group is None or command.force:
         group = _new_group(ws, mailbox, command, group)
     elif own:
-        hand_outs.end(ws, group, own)
+        hand_outs.end(ws, mailbox, group, own)
     group.used_ms = ws.now_ms
     ws.mark_group(group)
     found = walk_open(ws, mailbox, group, command.tags, min(command.num_msgs, room), command.resume)
@@ -98,7 +98,7 @@ def _new_group(ws: Workspace, mailbox: Mailbox, command: FetchMessages, old: Gro
     starts = _starts(ws, mailbox, command)
     if old:
         for handout in list(old.active.values()):
-            hand_outs.end(ws, old, handout)
+            hand_outs.end(ws, mailbox, old, handout)
         group = old.started_anew(mailbox)
         for kind in Group.PROGRESS_KINDS:
             ws.drop(Family.GROUPS, group.prefix + kind)
@@ -186,16 +186,14 @@ def ack(ws: Workspace, command: AckMessages) -> Done:
     if command.scope == AckScope.PROGRESS:
         _renew(ws, mailbox, group, command)
         return Done()
-    handout = _named(group, command) if command.handout else _holding(ws, mailbox, group, command)
+    confirmed = _named(group, command) if command.handout else _meant(ws, mailbox, group, command)
     group.used_ms = ws.now_ms
     ws.mark_group(group)
-    if handout is None:
+    if confirmed is None:
         return Done()
+    handout, runs = confirmed
     if command.scope == AckScope.MESSAGE:
-        priority = handout.priority_of(command.msg_id)
-        runs: list[Run] = [] if priority is None else [(priority, command.msg_id, command.msg_id)]
-    else:
-        runs = handout.up_to(command.msg_id)
+        runs = runs[-1:] and [(runs[-1][0], command.msg_id, command.msg_id)]
     _confirm(ws, mailbox, group, handout, runs)
     return Done()
 
@@ -207,8 +205,13 @@ def _existing_group(ws: Workspace, mailbox: Mailbox, name: str) -> Group:
     return group
 
 
-def _named(group: Group, command: AckMessages) -> HandOut:
-    """The hand-out the ACK names; raises MessageNotFound."""
+Confirmed = tuple[
+    HandOut, list[Run]
+]  # a hand-out, and of its messages in order up to the one named
+
+
+def _named(group: Group, command: AckMessages) -> Confirmed:
+    """What an ACK confirms that names its hand-out; raises MessageNotFound."""
     birth, _, seq = command.handout.partition("-")
     handout = None
     if birth == str(group.birth) and seq.isascii() and seq.isdecimal() and len(seq) < 20:
@@ -218,11 +221,11 @@ def _named(group: Group, command: AckMessages) -> HandOut:
     if handout.priority_of(command.msg_id) is None:
         raise MessageNotFound(f"message {command.msg_id} is not in hand-out {command.handout}")
     _refuse_if_passed_on(group, handout, command.msg_id)
-    return handout
+    return handout, handout.up_to(command.msg_id)
 
 
-def _holding(ws: Workspace, mailbox: Mailbox, group: Group, command: AckMessages) -> HandOut | None:
-    """The hand-out an ACK without a name means; None if there is nothing left to confirm.
+def _meant(ws: Workspace, mailbox: Mailbox, group: Group, command: AckMessages) -> Confirmed | None:
+    """What an ACK without a name confirms; None if there is nothing left.
 
     Raises MessageNotFound.
     """
@@ -233,19 +236,35 @@ def _holding(ws: Workspace, mailbox: Mailbox, group: Group, command: AckMessages
     if active is None:
         active = next(iter(_with_message(group.active.values(), msg_id)), None)
     if active and active.owner == owner:
-        return active
+        return active, active.up_to(msg_id)
     # A connection speaks of what it was itself given, even if that has ended: only with its own
     # list does its ACK never confirm what it has not seen.
-    ended = _with_message(group.remembered.values(), msg_id)
+    ended = group.ended_with(msg_id)
     own = next((handout for handout in reversed(ended) if handout.owner == owner), None)
     if own:
         _refuse_if_passed_on(group, own, msg_id)
-        return own
-    if active or ended:
-        return active or ended[-1]
-    if _is_open(ws, mailbox, group, msg_id):
+        return own, own.up_to(msg_id)
+    known = [*ended, active] if active else ended
+    if known:
+        return known[-1], _common(group, known, msg_id)
+    if any(hand_outs.is_wanted(ws, mailbox, group, p, msg_id) for p in range(keys.PRIORITIES)):
         raise MessageNotFound(f"message {msg_id} was not handed out")
     return None
+
+
+def _common(group: Group, known: list[HandOut], msg_id: int) -> list[Run]:
+    """What is confirmed by a connection that may speak for any of these: what all of them hold.
+
+    Of one consumer's only the last counts. Who holds a message that was lost before may have been
+    given better ones beside it, which the loser never saw: its late ACK must not confirm those.
+    """
+    runs = known[-1].up_to(msg_id)
+    if msg_id <= group.forgotten_id:
+        return [(runs[-1][0], msg_id, msg_id)]
+    for handout in {each.consumer: each for each in known}.values():
+        if handout is not known[-1]:
+            runs = rows.in_both(runs, handout.up_to(msg_id))
+    return runs
 
 
 def _refuse_if_passed_on(group: Group, ended: HandOut, msg_id: int) -> None:
@@ -259,7 +278,7 @@ def _refuse_loser(group: Group, holder: HandOut, msg_id: int, owner: Owner) -> N
     """Refuse a connection to which another consumer's message was handed out before."""
     if holder.owner == owner:
         return
-    ended = _with_message(group.remembered.values(), msg_id)
+    ended = group.ended_with(msg_id)
     own = next((handout for handout in reversed(ended) if handout.owner == owner), None)
     if own:
         _refuse_if_passed_on(group, own, msg_id)
@@ -268,18 +287,6 @@ def _refuse_loser(group: Group, holder: HandOut, msg_id: int, owner: Owner) -> N
 def _with_message(handouts: Iterable[HandOut], msg_id: int) -> list[HandOut]:
     """Those of the hand-outs whose list has the message."""
     return [handout for handout in handouts if handout.priority_of(msg_id) is not None]
-
-
-def _is_open(ws: Workspace, mailbox: Mailbox, group: Group, msg_id: int) -> bool:
-    for priority in range(keys.PRIORITIES):
-        row = ws.message_row(mailbox, keys.place(priority, msg_id))
-        if row is not None:
-            return (
-                rows.is_visible(row, ws.now_ms)
-                and rows.created_ms_of(row) >= group.start_ms
-                and msg_id not in group.done[priority]
-            )
-    return False
 
 
 def _confirm(
@@ -303,14 +310,14 @@ def _confirm(
         if holding.held:
             ws.mark_handout(group, holding)
         else:
-            hand_outs.remember(ws, group, holding)
+            hand_outs.remember(ws, mailbox, group, holding)
 
 
 def _renew(ws: Workspace, mailbox: Mailbox, group: Group, command: AckMessages) -> None:
     """Scope progress: more time for the hand-out that holds the message."""
     handout = group.holder.get(command.msg_id)
     if command.handout:
-        named = _named(group, command)
+        named, _ = _named(group, command)
         handout = handout if handout is named else None
     if handout is None:
         raise MessageNotFound(f"message {command.msg_id} is not held")
@@ -342,7 +349,7 @@ def nack(ws: Workspace, command: NackMessage) -> Done:
     group.reopen(priority, msg_id)
     _strike(ws, group, handout.consumer, msg_id)
     if not handout.held:
-        hand_outs.remember(ws, group, handout)
+        hand_outs.remember(ws, mailbox, group, handout)
     if hand_outs.count_delivery(ws, mailbox, group, msg_id):
         hand_outs.dead_letter(ws, mailbox, group, priority, msg_id, "nack")
     elif command.delay_s:

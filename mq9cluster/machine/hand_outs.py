@@ -8,7 +8,7 @@ import orjson
 
 from mq9cluster.domain.address import address_of, dead_letter_ref
 from mq9cluster.domain.command import CreateMailbox
-from mq9cluster.domain.limits import HANDOUTS_REMEMBERED_MAX
+from mq9cluster.domain.limits import HANDOUTS_REMEMBERED_MAX, HANDOUTS_UNSETTLED_MAX
 from mq9cluster.domain.ports import Family
 from mq9cluster.machine import keys, retention, rows
 from mq9cluster.machine import mailbox as mailboxes
@@ -17,7 +17,7 @@ from mq9cluster.machine.rows import Group, HandOut, Mailbox
 from mq9cluster.machine.workspace import Workspace
 
 
-def end(ws: Workspace, group: Group, handout: HandOut) -> None:
+def end(ws: Workspace, mailbox: Mailbox, group: Group, handout: HandOut) -> None:
     """The consumer no longer has it; what it still held is open.
 
     It stays remembered for late ACKs.
@@ -28,11 +28,15 @@ def end(ws: Workspace, group: Group, handout: HandOut) -> None:
                 del group.holder[msg_id]
                 group.reopen(priority, msg_id)
     handout.held.clear()
-    remember(ws, group, handout)
+    remember(ws, mailbox, group, handout)
 
 
-def remember(ws: Workspace, group: Group, handout: HandOut) -> None:
-    """Move a hand-out from the active to the remembered, of which the oldest goes."""
+def remember(ws: Workspace, mailbox: Mailbox, group: Group, handout: HandOut) -> None:
+    """Move a hand-out from the active to the remembered.
+
+    Of these the oldest goes, unless one of its messages is not done: its consumer may yet ACK it,
+    and must not be taken for whoever holds that message by then.
+    """
     del group.active[handout.consumer]
     if handout.deadline_ms:
         ws.unschedule(handout.deadline_ms, Due.ACK_WAIT, group.handout_key(handout.seq))
@@ -41,10 +45,47 @@ def remember(ws: Workspace, group: Group, handout: HandOut) -> None:
     group.remembered[handout.seq] = handout
     ws.mark_handout(group, handout)
     if len(group.remembered) > HANDOUTS_REMEMBERED_MAX:
-        oldest = next(iter(group.remembered))
-        del group.remembered[oldest], group.handouts[oldest]
-        group.unwritten.pop(oldest, None)
-        ws.delete(Family.GROUPS, group.handout_key(oldest))
+        oldest = group.remembered.pop(next(iter(group.remembered)))
+        if _is_settled(ws, mailbox, group, oldest):
+            _forget(ws, group, oldest)
+        else:
+            group.unsettled[oldest.seq] = oldest
+    if len(group.unsettled) > HANDOUTS_UNSETTLED_MAX:
+        oldest = group.unsettled.pop(next(iter(group.unsettled)))
+        if not _is_settled(ws, mailbox, group, oldest):
+            highest = max(last for _, _, last in oldest.runs)
+            group.forgotten_id = max(group.forgotten_id, highest)
+            ws.mark_group(group)
+        _forget(ws, group, oldest)
+
+
+def _is_settled(ws: Workspace, mailbox: Mailbox, group: Group, handout: HandOut) -> bool:
+    """Whether nothing that the hand-out gave can be handed out again."""
+    for priority, first, last in handout.runs:
+        done = group.done[priority]
+        msg_id = done.next_absent(first)
+        while msg_id <= last:
+            if is_wanted(ws, mailbox, group, priority, msg_id):
+                return False
+            msg_id = done.next_absent(msg_id + 1)
+    return True
+
+
+def is_wanted(ws: Workspace, mailbox: Mailbox, group: Group, priority: int, msg_id: int) -> bool:
+    """Whether there is such a message, and the group is not done with it."""
+    row = ws.message_row(mailbox, keys.place(priority, msg_id))
+    return (
+        row is not None
+        and rows.is_visible(row, ws.now_ms)
+        and rows.created_ms_of(row) >= group.start_ms
+        and msg_id not in group.done[priority]
+    )
+
+
+def _forget(ws: Workspace, group: Group, handout: HandOut) -> None:
+    del group.handouts[handout.seq]
+    group.unwritten.pop(handout.seq, None)
+    ws.delete(Family.GROUPS, group.handout_key(handout.seq))
 
 
 def give_back(ws: Workspace, mailbox: Mailbox, group: Group, handout: HandOut, reason: str) -> None:
@@ -58,7 +99,7 @@ def give_back(ws: Workspace, mailbox: Mailbox, group: Group, handout: HandOut, r
             if msg_id in handout.held
         ]
     ws.spent += len(handout.held)
-    end(ws, group, handout)
+    end(ws, mailbox, group, handout)
     for priority, msg_id in came_back:
         if count_delivery(ws, mailbox, group, msg_id):
             dead_letter(ws, mailbox, group, priority, msg_id, reason)

@@ -6,8 +6,11 @@ one's reader.
 """
 
 import struct
+from collections.abc import Sequence
+from itertools import chain, islice
 
 from mq9cluster.domain.command import Owner
+from mq9cluster.domain.limits import HANDOUTS_REMEMBERED_MAX
 from mq9cluster.domain.message import Message
 from mq9cluster.machine import keys
 from mq9cluster.machine.idset import BUCKET_IDS, IdSet
@@ -240,6 +243,7 @@ Run = tuple[
 ]  # priority, first msg_id, last msg_id: every id in between is one of the messages
 _RUN = struct.Struct(">BQQ")
 _GROUP = struct.Struct(">BQQQQQQQQQ")
+_GROUP_2 = struct.Struct(">BQQQQQQQQQQ")  # written where an unsettled hand-out was forgotten
 _HANDOUT = struct.Struct(">BBQQIQQQHHH")
 _HELD_ALL, _ACTIVE = 1, 2
 
@@ -253,6 +257,20 @@ def runs_of(places: list[tuple[int, int]]) -> tuple[Run, ...]:
         else:
             runs.append((priority, msg_id, msg_id))
     return tuple(runs)
+
+
+def in_both(some: Sequence[Run], others: Sequence[Run]) -> list[Run]:
+    """What two lists of runs in delivery order have in common, in that order."""
+    both: list[Run] = []
+    at = 0
+    for priority, first, last in some:
+        while at < len(others) and (others[at][0], others[at][2]) < (priority, first):
+            at += 1
+        for of, begin, end in islice(others, at, None):
+            if (of, begin) > (priority, last):
+                break
+            both.append((priority, max(first, begin), min(last, end)))
+    return both
 
 
 class HandOut:
@@ -376,9 +394,9 @@ class Group:
     """
 
     __slots__ = (
-        "active", "birth", "counts", "delays", "dirty", "done", "ended_seq", "handouts", "holder",
-        "mailbox_ref", "name", "owner_rows", "prefix", "remembered", "seq", "start_ms", "taken",
-        "unwritten", "used_ms",
+        "active", "birth", "counts", "delays", "dirty", "done", "ended_seq", "forgotten_id",
+        "handouts", "holder", "mailbox_ref", "name", "owner_rows", "prefix", "remembered", "seq",
+        "start_ms", "taken", "unsettled", "unwritten", "used_ms",
     )  # fmt: skip
 
     PROGRESS_KINDS = (b"B", b"C", b"D")  # rows of what was done, counted and delayed
@@ -398,6 +416,8 @@ class Group:
         self.active: dict[str, HandOut] = {}  # by consumer identity
         self.unwritten: dict[int, HandOut] = {}  # hand-outs that the current entry changed
         self.remembered: dict[int, HandOut] = {}  # ended, by seq, in the order in which they ended
+        self.unsettled: dict[int, HandOut] = {}  # likewise, ended before those, not all of it done
+        self.forgotten_id = 0  # ids above it were in no hand-out that was forgotten unfinished
         self.holder: dict[int, HandOut] = {}  # by msg_id
         self.counts: dict[int, int] = {}  # deliveries that came back, by msg_id
         self.delays: dict[int, tuple[int, int]] = {}  # msg_id to (priority, open again at, ms)
@@ -409,8 +429,18 @@ class Group:
         group = Group(mailbox, self.name, self.birth)
         group.seq, group.ended_seq = self.seq, self.ended_seq
         group.handouts, group.remembered = self.handouts, self.remembered
-        group.unwritten = self.unwritten
+        group.unsettled, group.unwritten = self.unsettled, self.unwritten
+        if self.ended_seq > len(self.remembered) + len(self.unsettled):
+            group.forgotten_id = mailbox.last_id  # what was done in forgotten ones no longer is
         return group
+
+    def ended_with(self, msg_id: int) -> "list[HandOut]":
+        """The known hand-outs that ended and whose list has the message; the last to end last."""
+        return [
+            handout
+            for handout in chain(self.unsettled.values(), self.remembered.values())
+            if handout.priority_of(msg_id) is not None
+        ]
 
     def reopen(self, priority: int, msg_id: int) -> None:
         """Nobody holds the message any more, nor does it wait: it is open, unless it is done.
@@ -442,8 +472,7 @@ class Group:
 
     def pack(self) -> bytes:
         """The header row."""
-        return _GROUP.pack(
-            _VERSION,
+        told = (
             self.birth,
             self.seq,
             self.ended_seq,
@@ -451,6 +480,9 @@ class Group:
             self.start_ms,
             *(done.floor for done in self.done),
         )
+        if self.forgotten_id:
+            return _GROUP_2.pack(2, *told, self.forgotten_id)
+        return _GROUP.pack(1, *told)
 
     def load(self, row_key: bytes, row: bytes) -> None:
         """Take in one of the group's rows; `finish_load` after the last."""
@@ -459,11 +491,7 @@ class Group:
             row_key[len(self.prefix) + 1 :],
         )
         if kind == b"A":
-            version, self.birth, self.seq, self.ended_seq, self.used_ms, self.start_ms, *floors = (
-                _GROUP.unpack(row)
-            )
-            check_version("group", version)
-            self.done = [IdSet(floor) for floor in floors]
+            self._load_header(row)
         elif kind == b"B":
             priority, bucket = _BUCKET.unpack(rest)
             self.done[priority].buckets[bucket] = int.from_bytes(row, "little")
@@ -474,6 +502,16 @@ class Group:
         else:
             handout = HandOut.unpack(_U64.unpack(rest)[0], row)
             self.handouts[handout.seq] = handout
+
+    def _load_header(self, row: bytes) -> None:
+        if row[0] not in (1, 2):
+            raise UnknownRowFormat("group", row[0])
+        form = _GROUP if row[0] == 1 else _GROUP_2
+        _, self.birth, self.seq, self.ended_seq, self.used_ms, self.start_ms, *rest = form.unpack(
+            row
+        )
+        self.done = [IdSet(floor) for floor in rest[: keys.PRIORITIES]]
+        self.forgotten_id = rest[keys.PRIORITIES] if row[0] > 1 else 0
 
     def finish_load(self) -> None:
         """Derive what is not stored."""
@@ -490,6 +528,9 @@ class Group:
                     if msg_id in handout.held:
                         self.holder[msg_id] = handout
                         self.taken[priority].add_range(msg_id, msg_id)
+        while len(self.remembered) > HANDOUTS_REMEMBERED_MAX:
+            oldest = self.remembered.pop(next(iter(self.remembered)))
+            self.unsettled[oldest.seq] = oldest
 
 
 def pack_bucket(bits: int) -> bytes:

@@ -91,6 +91,8 @@ class Comparison(RuleBasedStateMachine):
                 i: h.seq for i, h in told.holder.items()
             }
             assert list(group.remembered) == list(told.remembered)
+            assert list(group.unsettled) == list(told.unsettled)
+            assert group.forgotten_id == told.forgotten_id
             assert {h.seq for h in group.active.values()} == {h.seq for h in told.active.values()}
             assert (group.counts, group.delays) == (told.counts, told.delays)
             for owner in group.owner_rows:

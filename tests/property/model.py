@@ -10,6 +10,7 @@ Hand-out ids are opaque, so the model numbers its own: whoever compares keeps th
 import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from mq9cluster.domain import command as c
@@ -91,6 +92,9 @@ class Group:
     counts: dict[int, int] = field(default_factory=dict)
     current: list[HandOut] = field(default_factory=list)
     ended: list[HandOut] = field(default_factory=list)  # the one that ended last stands last
+    unsettled: list[HandOut] = field(default_factory=list)  # kept longer: some of it is wanted
+    has_forgotten: bool = False
+    forgotten_id: int = 0  # up to it a message may have been handed out to who knows whom
 
     def has_done(self, message: Msg) -> bool:
         before_start = message.msg_id < self.start_id or message.created_ms < self.start_ms
@@ -106,21 +110,30 @@ class Group:
             and self.open_at_ms.get(message.msg_id, 0) <= now_ms
         )
 
-    def remember(self, handout: HandOut) -> None:
-        """`handout` has ended, or all of it is done."""
+    def remember(self, handout: HandOut, wanted: Callable[[HandOut], bool]) -> None:
+        """`handout` has ended, or all of it is done. `wanted`: whether any of one is not."""
         self.current.remove(handout)
         self.ended.append(handout)
-        del self.ended[: -limits.HANDOUTS_REMEMBERED_MAX]
+        for oldest in self.ended[: -limits.HANDOUTS_REMEMBERED_MAX]:
+            self.ended.remove(oldest)
+            if wanted(oldest):
+                self.unsettled.append(oldest)
+            else:
+                self.has_forgotten = True
+        for oldest in self.unsettled[: -limits.HANDOUTS_UNSETTLED_MAX]:
+            self.unsettled.remove(oldest)
+            self.has_forgotten = True
+            if wanted(oldest):
+                self.forgotten_id = max(self.forgotten_id, *(place[1] for place in oldest.places))
 
-    def ended_with(self, msg_id: int, owner: c.Owner | None) -> HandOut | None:
-        """The hand-out with `msg_id` that ended last, of that connection if one is given."""
-        for handout in reversed(self.ended):
-            if handout.contains(msg_id) and owner in (None, handout.owner):
-                return handout
-        return None
+    def ended_with(self, msg_id: int, owner: c.Owner | None = None) -> list[HandOut]:
+        """Those with `msg_id` that ended, the last one last, of one connection if it is given."""
+        known = self.unsettled + self.ended
+        return [h for h in known if h.contains(msg_id) and owner in (None, h.owner)]
 
     def named(self, name: str) -> HandOut | None:
-        return next((h for h in self.current + self.ended if h.name == name), None)
+        known = self.current + self.unsettled + self.ended
+        return next((h for h in known if h.name == name), None)
 
 
 @dataclass(slots=True)
@@ -311,6 +324,8 @@ class Model:
             for h in list(group.current):
                 self._end(fetch.mailbox, fetch.group, h, "")
             group.done, group.open_at_ms, group.counts = set(), {}, {}
+            if group.has_forgotten:
+                group.forgotten_id = box.last_id
             group.start_id, group.start_ms = start_id, start_ms
         for h in list(group.current):
             if h.consumer == consumer:
@@ -359,12 +374,16 @@ class Model:
         """End `handout`; with a reason what it held has come back once more, and may be dead."""
         box = self.mailboxes[ref]
         group = box.groups[group_name]
-        for _, msg_id in handout.places:
-            if msg_id in handout.held:
-                handout.held.remove(msg_id)
-                if reason:
-                    self._came_back(ref, group_name, msg_id, reason)
-        group.remember(handout)
+        back = [msg_id for _, msg_id in handout.places if msg_id in handout.held]
+        handout.held.clear()
+        group.remember(handout, partial(self._is_wanted, box, group))
+        for msg_id in back if reason else ():
+            self._came_back(ref, group_name, msg_id, reason)
+
+    def _is_wanted(self, box: Mailbox, group: Group, handout: HandOut) -> bool:
+        """Whether any of the hand-out is there and not done."""
+        ids = [msg_id for _, msg_id in handout.places if msg_id in box.messages]
+        return not all(group.has_done(box.messages[msg_id]) for msg_id in ids)
 
     def _came_back(self, ref: bytes, group_name: str, msg_id: int, reason: str) -> bool:
         """Count it; True when that made it a dead letter."""
@@ -458,7 +477,9 @@ class Model:
                 holder.deadline_ms = self.now_ms + holder.ack_wait_ms
         elif handout is not None:
             ids = [ack.msg_id] if ack.scope == c.AckScope.MESSAGE else handout.up_to(ack.msg_id)
-            self._confirm(group, handout.consumer, ids)
+            if not ack.handout and ack.owner != handout.owner:
+                ids = self._surely_seen(group, ack.msg_id, ids)
+            self._confirm(box, group, handout.consumer, ids)
         elif ack.msg_id in box.messages and not group.has_done(box.messages[ack.msg_id]):
             raise Refuse(errors.MessageNotFound("it is open"))
         group.used_ms = self.now_ms
@@ -475,9 +496,21 @@ class Model:
         if current is not None and current.owner == ack.owner:
             return current
         own_ended = group.ended_with(ack.msg_id, ack.owner)
-        return own_ended or current or group.ended_with(ack.msg_id, None)
+        if own_ended or current:
+            return own_ended[-1] if own_ended else current
+        return next(reversed(group.ended_with(ack.msg_id)), None)
 
-    def _confirm(self, group: Group, consumer: Consumer, ids: list[int]) -> None:
+    def _surely_seen(self, group: Group, msg_id: int, ids: list[int]) -> list[int]:
+        """What of `ids` whoever ACKs `msg_id` was given: a late loser, or one that reconnected."""
+        if msg_id <= group.forgotten_id:
+            return [msg_id]
+        last_of: dict[Consumer, HandOut] = {}
+        for handout in group.ended_with(msg_id) + [h for h in group.current if h.contains(msg_id)]:
+            last_of[handout.consumer] = handout
+        return [i for i in ids if all(i in h.up_to(msg_id) for h in last_of.values())]
+
+    def _confirm(self, box: Mailbox, group: Group, consumer: Consumer, ids: list[int]) -> None:
+        emptied = []
         for msg_id in ids:
             holder = group.holder(msg_id)
             if holder is not None and holder.consumer != consumer:
@@ -485,8 +518,9 @@ class Model:
             group.done.add(msg_id)
             if holder is not None:
                 holder.held.remove(msg_id)
-                if not holder.held:
-                    group.remember(holder)
+                emptied += [] if holder.held else [holder]
+        for holder in emptied:
+            group.remember(holder, partial(self._is_wanted, box, group))
 
     def _nack_message(self, nack: c.NackMessage) -> outcome.Outcome:
         box = self._mailbox(nack.mailbox)
@@ -495,15 +529,15 @@ class Model:
         holder = group.holder(nack.msg_id) if group else None
         if group is None or holder is None:
             raise Refuse(errors.MessageNotFound("not handed out"))
-        own_ended = group.ended_with(nack.msg_id, nack.owner)
-        if own_ended and nack.owner != holder.owner and own_ended.consumer != holder.consumer:
+        own_ended = group.ended_with(nack.msg_id, nack.owner)[-1:]
+        if own_ended and nack.owner != holder.owner and own_ended[0].consumer != holder.consumer:
             raise Refuse(errors.MessageNotFound("another consumer holds it"))
         holder.held.remove(nack.msg_id)
-        for h in group.current + group.ended:
+        for h in group.current + group.unsettled + group.ended:
             if h.consumer == holder.consumer:  # given back by it: no later ACK may mean it
                 h.places = [place for place in h.places if place[1] != nack.msg_id]
         if not holder.held:
-            group.remember(holder)
+            group.remember(holder, partial(self._is_wanted, box, group))
         if not self._came_back(nack.mailbox, nack.group, nack.msg_id, "nack"):
             group.open_at_ms[nack.msg_id] = self.now_ms + nack.delay_s * 1000
         group.used_ms = self.now_ms

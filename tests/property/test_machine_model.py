@@ -17,7 +17,7 @@ from mq9cluster.domain import command as c
 from mq9cluster.domain import limits
 from mq9cluster.domain.address import agent_ref, mailbox_ref
 from mq9cluster.domain.agent import card_digest
-from mq9cluster.machine import consumer_group, hand_outs, registry
+from mq9cluster.machine import consumer_group, hand_outs, registry, rows
 from tests.property.machine_comparison import (
     ACCOUNTS,
     AGENT_NAMES,
@@ -401,6 +401,7 @@ class WithSmallLimits(MachineAgainstModel):
             "GROUPS_PER_MAILBOX_MAX": 2,
             "HELD_PER_GROUP_MAX": 4,
             "HANDOUTS_REMEMBERED_MAX": 3,
+            "HANDOUTS_UNSETTLED_MAX": 2,
             "AGENTS_PER_STEP_MAX": 2,
         }
         self.patches = [
@@ -411,7 +412,12 @@ class WithSmallLimits(MachineAgainstModel):
                 HELD_PER_GROUP_MAX=small["HELD_PER_GROUP_MAX"],
             ),
             patch.object(registry, "AGENTS_PER_STEP_MAX", small["AGENTS_PER_STEP_MAX"]),
-            patch.object(hand_outs, "HANDOUTS_REMEMBERED_MAX", small["HANDOUTS_REMEMBERED_MAX"]),
+            patch.object(rows, "HANDOUTS_REMEMBERED_MAX", small["HANDOUTS_REMEMBERED_MAX"]),
+            patch.multiple(
+                hand_outs,
+                HANDOUTS_REMEMBERED_MAX=small["HANDOUTS_REMEMBERED_MAX"],
+                HANDOUTS_UNSETTLED_MAX=small["HANDOUTS_UNSETTLED_MAX"],
+            ),
         ]
         for each in self.patches:
             each.start()

@@ -51,14 +51,14 @@ _BITS = 3
 TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
     (idset, {"BUCKET_BITS": _BITS, "BUCKET_IDS": 1 << _BITS, "_FULL": (1 << (1 << _BITS)) - 1}),
     (retention, {"BUCKET_BITS": _BITS, "RETAIN_CHECKS_MAX": 20, "RETAIN_REMOVED_MAX": 3}),
-    (rows, {"BUCKET_IDS": 1 << _BITS}),
+    (rows, {"BUCKET_IDS": 1 << _BITS, "HANDOUTS_REMEMBERED_MAX": 3}),
     (registry, {"AGENT_KEPT_MS": 2_000, "DROPPED_ROWS_MAX": 2, "AGENTS_PER_STEP_MAX": 1}),
     (ends, {"RELEASED_MAX": 3}),
     (due, {"DUE_WORK_MAX": 5}),
     (mailbox, {"PURGE_ROWS_MAX": 5, "EXPIRED_ROWS_FREED_MAX": 3}),
     (search, {"SEARCH_ROWS_MAX": 6, "SEEK_IDS_MIN": 2}),
     (reads, {"SEARCH_ROWS_MAX": 6, "READ_ROWS_PER_TURN": 3, "GROUP_TOUCH_MS": 500}),
-    (hand_outs, {"HANDOUTS_REMEMBERED_MAX": 3}),
+    (hand_outs, {"HANDOUTS_REMEMBERED_MAX": 3, "HANDOUTS_UNSETTLED_MAX": 2}),
     (consumer_group, {"HELD_PER_GROUP_MAX": 60, "GROUPS_PER_MAILBOX_MAX": 8}),
     (
         workspace,

@@ -158,9 +158,9 @@ async def test_an_unknown_hand_out_is_message_not_found(mq9: Mq9) -> None:
     assert ids(await mq9.fetch(address, "g")) == [1]
 
 
-async def test_the_last_256_hand_outs_that_ended_are_remembered(mq9: Mq9) -> None:
+async def test_the_last_512_hand_outs_that_ended_unfinished_are_remembered(mq9: Mq9) -> None:
     address = await boxed(mq9, 1)
-    made = [(await mq9.fetch(address, "g"))["handout"] for _ in range(256 + 2)]
+    made = [(await mq9.fetch(address, "g"))["handout"] for _ in range(256 + 256 + 2)]
     assert (await mq9.ack(address, "g", 1, handout=made[0]))["code"] == "message_not_found"
     assert ids(await mq9.fetch(address, "g", consumer="another")) == []
     assert await mq9.ack(address, "g", 1, handout=made[1]) == {"error": ""}

@@ -210,15 +210,31 @@ def test_a_connection_that_was_given_a_message_twice_means_what_it_was_given_las
     assert ids(shard.fetch(by=2)) == [2]
 
 
-def test_a_stranger_means_what_was_handed_out_last(shard: Shard) -> None:
-    shard.send()
-    shard.fetch(ack_wait_ms=1_000)
-    shard.wait(1_000)
-    shard.send(priority=CRITICAL)
-    shard.fetch(by=2)
-    shard.end(2)
-    assert shard.ack(1, by=3) == Done()
-    assert ids(shard.fetch(by=3)) == []
+def test_a_stranger_confirms_only_what_all_it_may_speak_for_were_given(five: Shard) -> None:
+    five.fetch(ack_wait_ms=1_000, num_msgs=3)
+    five.wait(1_000)
+    five.send(priority=CRITICAL)
+    five.fetch(by=2, num_msgs=3)
+    assert five.ack(1, by=3) == Done()  # one of the two over a new connection: which?
+    five.end(2)
+    assert ids(five.fetch(by=3)) == [6, 2, 3, 5]
+
+
+def test_a_stranger_confirms_the_batch_where_all_were_given_the_same(five: Shard) -> None:
+    five.fetch(ack_wait_ms=1_000)
+    five.wait(1_000)
+    five.fetch(by=2)
+    five.end(2)
+    assert five.ack(3, by=3) == Done()
+    assert ids(five.fetch(by=3)) == [5]
+
+
+def test_of_one_consumers_lists_a_stranger_means_the_last(five: Shard) -> None:
+    five.fetch(consumer="c", num_msgs=3)
+    five.send(priority=CRITICAL)
+    five.fetch(consumer="c", by=2)
+    assert five.ack(2, by=3) == Done()
+    assert ids(five.fetch(consumer="c", by=3)) == [3, 5]
 
 
 def test_a_late_ack_of_what_another_member_gave_back_confirms_it_for_good(five: Shard) -> None:
@@ -396,14 +412,74 @@ def test_a_handout_id_of_a_forgotten_group_is_unknown(five: Shard) -> None:
 # How long hand-outs are remembered.
 
 
-def test_the_last_256_ended_handouts_are_remembered(shard: Shard) -> None:
+def finish_one(shard: Shard, by: int = 9) -> str:
+    """A message of its own is sent, handed out and confirmed; the hand-out's name."""
+    msg_id = shard.send(priority=CRITICAL).msg_id
+    handout = shard.fetch(by=by, num_msgs=1).handout
+    assert shard.ack(msg_id, by=by) == Done()
+    return handout
+
+
+def test_the_last_256_finished_handouts_are_remembered(shard: Shard) -> None:
+    names = [finish_one(shard) for _ in range(257)]
+    assert why(shard.ack(1, handout=names[0])) is MessageNotFound
+    assert shard.ack(2, handout=names[1]) == Done()
+
+
+def test_of_older_handouts_256_are_remembered_that_are_not_done(shard: Shard) -> None:
     for _ in range(2):
         shard.send()
-    names = [shard.fetch(by=by).handout for by in (1,) * 257]
+    names = [shard.fetch().handout for _ in range(513)]
     assert shard.ack(1, handout=names[0], scope=MESSAGE) == Done()
     shard.fetch()
     assert why(shard.ack(2, handout=names[0])) is MessageNotFound
+    assert shard.ack(1, handout=names[1], scope=MESSAGE) == Done()
     assert shard.ack(2, handout=names[1]) == Done()
+
+
+def test_a_late_worker_is_known_however_many_handouts_ended_since(five: Shard) -> None:
+    five.fetch(ack_wait_ms=1_000, num_msgs=3)
+    five.wait(1_000)
+    five.send(priority=CRITICAL)
+    five.fetch(by=2)
+    for _ in range(300):
+        finish_one(five)
+    assert why(five.ack(2)) is MessageNotFound
+    five.end(2)
+    assert ids(five.fetch(by=3)) == [4, 6, 1, 2, 3, 5]
+
+
+def test_what_was_given_to_who_is_forgotten_is_confirmed_alone(five: Shard) -> None:
+    five.fetch(ack_wait_ms=1_000, num_msgs=3)
+    five.wait(1_000)
+    for _ in range(513):
+        five.fetch(by=2)  # and is not done
+    assert five.ack(2) == Done()
+    five.end(2)
+    assert ids(five.fetch(by=3)) == [4, 1, 3, 5]
+
+
+def test_what_came_after_who_is_forgotten_is_confirmed_with_its_batch(five: Shard) -> None:
+    for _ in range(514):
+        five.fetch(by=2)
+    five.ack(5, by=2)
+    for _ in range(3):
+        five.send()
+    five.fetch(by=2)
+    assert five.ack(8) == Done()
+    assert ids(five.fetch(by=3)) == []
+
+
+def test_a_group_begun_anew_forgets_whose_the_finished_were(five: Shard) -> None:
+    five.fetch(num_msgs=2)
+    five.ack(1)
+    for _ in range(256):
+        finish_one(five, by=2)
+    five.send(priority=CRITICAL)
+    given = ids(five.fetch(by=3, force=True, num_msgs=1_000))
+    assert five.ack(1) == Done()  # once more; what is critical came since, and is another's
+    five.end(3)
+    assert ids(five.fetch(by=4, num_msgs=1_000)) == [each for each in given if each != 1]
 
 
 def test_what_ended_last_is_remembered_longest(shard: Shard) -> None:

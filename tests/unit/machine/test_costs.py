@@ -8,7 +8,11 @@ import pytest
 from mq9cluster.domain import command as c
 from mq9cluster.domain.address import mailbox_ref
 from mq9cluster.domain.errors import MailboxNotFound
-from mq9cluster.domain.limits import GROUPS_PER_MAILBOX_MAX, HANDOUTS_REMEMBERED_MAX
+from mq9cluster.domain.limits import (
+    GROUPS_PER_MAILBOX_MAX,
+    HANDOUTS_REMEMBERED_MAX,
+    HANDOUTS_UNSETTLED_MAX,
+)
 from mq9cluster.domain.message import Priority
 from mq9cluster.domain.outcome import Done, HandedOut
 from mq9cluster.domain.ports import Family
@@ -156,10 +160,10 @@ def test_a_handout_is_written_once_however_many_acks_an_entry_has(machine: Machi
 def test_handouts_that_come_and_go_within_an_entry_leave_no_rows(machine: MachineShard) -> None:
     machine.entry(START_MS, [c.CreateMailbox(BOX), c.SendMessage(BOX, b"")])
     fetch = c.FetchMessages(BOX, "g", owner(1), deliver=c.Deliver.EARLIEST)
-    machine.entry(START_MS, [fetch] * 300)
+    machine.entry(START_MS, [fetch] * 600)
     prefix_bytes = keys.PREFIX_BYTES + len(b"g\0")
     handouts = [key for key in machine.store.rows[Family.GROUPS] if key[prefix_bytes:][:1] == b"H"]
-    assert len(handouts) == HANDOUTS_REMEMBERED_MAX + 1
+    assert len(handouts) == HANDOUTS_REMEMBERED_MAX + HANDOUTS_UNSETTLED_MAX + 1
 
 
 def test_a_group_that_came_in_an_entry_counts_in_it(machine: MachineShard) -> None:
