@@ -3,8 +3,7 @@
 `python -m bench.agents --nodes 3`, by hand. Agents are spread over connections and those over
 nodes; their REPORTs are spread evenly over time, so that most are alone in their socket's turn.
 Told is what REPORTs take beyond what the node takes idle: as the core was, and of an undisturbed
-core (`pace`). Exits with 1 when the latter is more than their share (what others take of a virtual
-core slows both alike: bench/README.md), or an answer an error. With
+core (`pace`). Exits with 1 when the former is more than their share, or an answer an error. With
 `--by mailbox` each agent reports by its mailbox instead of its name, which every shard is asked.
 """
 
@@ -67,7 +66,7 @@ async def _measure(fleet: Fleet, pace: Pace, options: argparse.Namespace, consol
     for server, whole, alone in zip(fleet.servers, busy.shares, idle.shares, strict=True):
         as_it_was = whole - alone
         share = whole / busy.slowdown - alone / idle.slowdown
-        shares.append(share)
+        shares.append(as_it_was)
         console.print(
             f"{server.name}: {100 * as_it_was:.1f} % of a core beyond {100 * alone:.1f} % idle, "
             f"{1e6 * as_it_was / rate:.1f} µs a REPORT; undisturbed {100 * share:.1f} %, "
