@@ -70,6 +70,21 @@ async def test_an_ack_too_late_finds_the_message_with_another_member(connect: Co
     assert ids(await stayer.fetch(address, "g")) == [1, 2]
 
 
+async def test_who_connected_anew_confirms_nothing_that_only_the_next_holder_was_given(
+    connect: Connect,
+) -> None:
+    leaver, holder, anew, other = [await connect() for _ in range(4)]
+    address = await boxed(holder, 2)
+    await leaver.fetch(address, "g")
+    await leaver.connection.close()
+    assert ids(await holder.fetch(address, "g", max_wait_ms=10_000)) == [1, 2]
+    await holder.send(address, priority="critical")
+    assert ids(await holder.fetch(address, "g")) == [3, 1, 2]
+    assert await anew.ack(address, "g", 2) == {"error": ""}
+    await holder.connection.close()
+    assert ids(await other.fetch(address, "g", max_wait_ms=10_000)) == [3]
+
+
 async def test_repeating_an_ack_is_harmless(mq9: Mq9) -> None:
     address = await boxed(mq9, 3)
     await mq9.fetch(address, "g", num_msgs=2)
