@@ -175,6 +175,9 @@ def _set_deadline(ws: Workspace, mailbox: Mailbox, group: Group, handout: HandOu
 
 # --- ACK -----------------------------------------------------------------------------------------
 
+Confirmed = tuple[HandOut, list[Run]]
+"""A hand-out, and what of it an ACK in scope batch confirms; the message it names is the last."""
+
 
 def ack(ws: Workspace, command: AckMessages) -> Done:
     """ACK; raises MailboxNotFound, Unavailable, MessageNotFound."""
@@ -203,11 +206,6 @@ def _existing_group(ws: Workspace, mailbox: Mailbox, name: str) -> Group:
     if group is None:
         raise MessageNotFound(f"group {name} has been handed nothing")
     return group
-
-
-Confirmed = tuple[
-    HandOut, list[Run]
-]  # a hand-out, and of its messages in order up to the one named
 
 
 def _named(group: Group, command: AckMessages) -> Confirmed:
@@ -240,7 +238,7 @@ def _meant(ws: Workspace, mailbox: Mailbox, group: Group, command: AckMessages) 
     # A connection speaks of what it was itself given, even if that has ended: only with its own
     # list does its ACK never confirm what it has not seen.
     ended = group.ended_with(msg_id)
-    own = next((handout for handout in reversed(ended) if handout.owner == owner), None)
+    own = _last_of(ended, owner)
     if own:
         _refuse_if_passed_on(group, own, msg_id)
         return own, own.up_to(msg_id)
@@ -279,9 +277,14 @@ def _refuse_loser(group: Group, holder: HandOut, msg_id: int, owner: Owner) -> N
     if holder.owner == owner:
         return
     ended = group.ended_with(msg_id)
-    own = next((handout for handout in reversed(ended) if handout.owner == owner), None)
+    own = _last_of(ended, owner)
     if own:
         _refuse_if_passed_on(group, own, msg_id)
+
+
+def _last_of(ended: list[HandOut], owner: Owner) -> HandOut | None:
+    """Of the hand-outs that were the connection's, the one that ended last."""
+    return next((handout for handout in reversed(ended) if handout.owner == owner), None)
 
 
 def _with_message(handouts: Iterable[HandOut], msg_id: int) -> list[HandOut]:
