@@ -162,7 +162,9 @@ class Node(MemberEvents):
         authenticator = authenticator_of(config, self._checks, self._tokens)
         name = ServerName(server_id=store.node_id, server_name=config.name)
         seconds = self._clock.seconds
-        listener = Listener(name, settings, exchange, router, authenticator, chance, seconds)
+        listener = Listener(
+            name, settings, exchange, router, authenticator, chance, seconds, cluster.report_beat
+        )
         starting = listener.start(*config.listen, tls_of(config))
         await _listening("--listen", config.listen, starting)
         self._running.push_async_callback(listener.close)

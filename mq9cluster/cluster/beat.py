@@ -71,13 +71,6 @@ class Beat:
         self._instants = instants or Instants()
 
     @classmethod
-    def of_reports(
-        cls, wall_ms: Callable[[], int] | None = None, instants: Instants | None = None
-    ) -> "Beat":
-        """At which a node's REPORTs leave."""
-        return cls(REPORT_WAIT_MS, wall_ms, instants=instants)
-
-    @classmethod
     def of_holds(
         cls, wall_ms: Callable[[], int] | None = None, instants: Instants | None = None
     ) -> "Beat":
@@ -119,3 +112,40 @@ class Beat:
         least_ms = self._least_ms
         since_ms = self._wall_ms() + least_ms - self._after_ms
         return least_ms + self._period_ms - since_ms % self._period_ms
+
+
+class ReportBeat(Beat):
+    """The beat at which a node's REPORTs leave, once what clients sent of them has been read."""
+
+    __slots__ = ("_awaited", "_read", "_waiting")
+
+    def __init__(
+        self, wall_ms: Callable[[], int] | None = None, instants: Instants | None = None
+    ) -> None:
+        super().__init__(REPORT_WAIT_MS, wall_ms, instants=instants)
+        self._waiting: list[Call] = []
+        self._awaited = False  # it will come, or what it has read is not yet read
+        self._read: Callable[[Callable[[], None]], object] | None = None
+
+    def read_first(self, read: Callable[[Callable[[], None]], object]) -> None:
+        """At each beat call `read`, and who waits only when `read` calls what it is given, once."""
+        self._read = read
+
+    def wait(self, then: Call) -> None:
+        """Call `then` at the next beat, with all others; or at this one while it has read."""
+        self._waiting.append(then)
+        if not self._awaited:
+            self._awaited = True
+            super().wait(self._come)
+
+    def _come(self) -> None:
+        if self._read is None:
+            self._leave()
+        else:
+            self._read(self._leave)
+
+    def _leave(self) -> None:
+        self._awaited = False
+        waiting, self._waiting = self._waiting, []
+        for then in waiting:
+            self._loop.call_soon(then)  # a failure of one is not the others'

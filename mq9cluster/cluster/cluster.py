@@ -19,7 +19,7 @@ from functools import partial
 from typing import Final
 
 from mq9cluster.cluster import meta, wire
-from mq9cluster.cluster.beat import TICK_MS, Beat, Instants
+from mq9cluster.cluster.beat import TICK_MS, Beat, Instants, ReportBeat
 from mq9cluster.cluster.clocks import ClusterClock
 from mq9cluster.cluster.directory import Directory
 from mq9cluster.cluster.durability import Durability, Group
@@ -87,7 +87,7 @@ class Cluster:
         self._new_incarnation = new_incarnation
         self._above = above
         instants = Instants()
-        self._beat = Beat.of_reports(self.clock.wall_ms, instants)
+        self.report_beat = ReportBeat(self.clock.wall_ms, instants)
         self._hold = Beat.of_holds(self.clock.wall_ms, instants)
         self._watches = Beat.of_ticks(self.clock.wall_ms, instants, every=WATCH_TICKS)
         self._groups: dict[int, tuple[Group, RaftEngine]] = {}
@@ -275,7 +275,7 @@ class Cluster:
             self.me.node_id,
             self.incarnation,
             replica,
-            self._beat,
+            self.report_beat,
             self._links.find_leader,
             lambda: self.meta.meta.features,
         )

@@ -39,6 +39,7 @@ class Connection(asyncio.Protocol):
     """The socket of one client. Its counters are plain integers, read by monitoring."""
 
     __slots__ = (
+        "_at_ease",
         "_backlog",
         "_behind",
         "_budget",
@@ -97,6 +98,7 @@ class Connection(asyncio.Protocol):
         self._out_bytes = 0
         self._backlog: Iterator[Event] | None = None  # parsed, not worked off
         self._unread: list[bytes] = []  # received, not parsed
+        self._at_ease = False  # it is known, and nothing it sends is answered at once for itself
         self._turn_due = False
         self._stall = 0
         self._budget = 0  # deliveries this turn may still make
@@ -181,12 +183,31 @@ class Connection(asyncio.Protocol):
         if self._backlog is not None or self._turn_due:
             self._unread.append(data)
             return
-        shares = self._shared.shares
+        shared = self._shared
+        if self._at_ease and shared.patience.suits(data):
+            self._unread.append(data)
+            shared.patience.wait(self)
+            return
+        if self._unread:
+            self._unread.append(data)
+            data = self._take_unread()
+        shares = shared.shares
         if shares.last != self.connection:
             shares.work(self.connection)
         self._go_on(iter(self._parser.feed(data, shares.events)))
         if len(data) >= READ_BYTES_MAX and shares.in_company and not self._paused:
             self._read_on_later()
+
+    def read_unread(self) -> None:
+        """The beat has come for what `patience` left unread."""
+        if self._unread and self._backlog is None and not self._turn_due:
+            self._turn()
+
+    def _take_unread(self) -> bytes:
+        unread = self._unread
+        data = unread[0] if len(unread) == 1 else b"".join(unread)
+        unread.clear()
+        return data
 
     def eof_received(self) -> bool:
         """A client that half-closed keeps what it sent: all of it is worked off before the socket
@@ -233,8 +254,7 @@ class Connection(asyncio.Protocol):
         if shares.last != self.connection:
             shares.work(self.connection)
         if events is None:
-            data = b"".join(self._unread)
-            self._unread.clear()
+            data = self._take_unread()
             events = iter(self._parser.feed(data, shares.events))
         self._go_on(events)
 

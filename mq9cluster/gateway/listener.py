@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from mq9cluster.gateway.auth import Authenticator
 from mq9cluster.gateway.commands import CommandHandler
 from mq9cluster.gateway.exchange import Exchange
+from mq9cluster.gateway.patience import Beats, Patience
 from mq9cluster.gateway.seats import Seats
 from mq9cluster.gateway.session import Session
 from mq9cluster.gateway.settings import SWEEP_S, SWEEP_SLICES, Settings
@@ -59,16 +60,20 @@ class Listener:
         authenticator: Authenticator,
         chance: random.Random,
         seconds: Callable[[], float],
+        beats: Beats | None = None,
     ) -> None:
         """Nothing is opened yet. `chance` spreads the goodbyes of lame duck mode, `seconds`
-        measures what clients take of the loop's time.
+        measures what clients take of the loop's time, and REPORTs wait unread for `beats`.
         """
         self._name = name
         self._tls: ClientTls | None = None
         self._door: TlsDoor | None = None
         self._chance = chance
         shares = Shares(asyncio.get_running_loop().call_soon, seconds)
-        self._shared = Shared(settings, exchange, handler, authenticator, shares, self._info)
+        patience = Patience(beats, shares)
+        self._shared = Shared(
+            settings, exchange, handler, authenticator, shares, patience, self._info
+        )
         self._servers: list[asyncio.Server] = []
         self._host = ""
         self._port = self._ws_port = 0

@@ -61,6 +61,8 @@ from mq9cluster.protocol.subjects import (
     reads_other_mailboxes,
 )
 
+Respond = Callable[[bytes], None]
+
 OPTIONS_DEFAULT = ConnectOptions()
 NOBODY_YET = Identity()
 DENIED = replies.refused(PermissionDenied("this user may not publish to the command's subject"))
@@ -198,52 +200,43 @@ class Session(Connection):
             self._respond(self.account, reply, size, self._allowance.refusal)
             return
         to_parse = len(header) if header else 0
-        respond: Callable[..., None] = self._respond
+        respond: Respond = partial(self._respond, self.account, reply, size)
         if not subject.startswith(SEND_PREFIX):
             to_parse += size
-            if reply is not None and self._own_subscriptions(reply):
-                respond = self._respond_alone
+            if reply is not None and (own := self._own_subscriptions(reply)):
+                respond = partial(self._respond_alone, own, reply, size)
             if subject.startswith(FETCH_PREFIX):
                 self._fetches += 1
                 respond = partial(self._respond_to_fetch, respond)
         if to_parse > PARSED_PER_TURN_BYTES:
             self._stall |= TURN_OVER
-        shared.handler.handle(
-            self.connection,
-            self.account,
-            subject,
-            header,
-            payload,
-            partial(respond, self.account, reply, size),
-        )
+        shared.handler.handle(self.connection, self.account, subject, header, payload, respond)
 
-    def _respond_to_fetch(
-        self,
-        respond: Callable[..., None],
-        account: str,
-        reply: bytes | None,
-        size: int,
-        body: bytes,
-    ) -> None:
+    def _respond_to_fetch(self, respond: Respond, body: bytes) -> None:
         self._fetches -= 1
-        respond(account, reply, size, body)
+        respond(body)
 
-    def _respond_alone(self, account: str, reply: bytes | None, size: int, body: bytes) -> None:
+    def _respond_alone(
+        self, listened: tuple[Subscription, ...], reply: bytes, size: int, body: bytes
+    ) -> None:
         """The answer, with messages or an address in it, to a client that listened for it when it
         asked: nobody else is told, also where it has left or listens no more.
         """
-        if reply is not None and not self._left:
-            for subscription in self._own_subscriptions(reply):
+        if not self._left:
+            mine = self.subscriptions
+            for subscription in listened:
+                if mine.get(subscription.sid) is not subscription:
+                    listened = self._own_subscriptions(reply)  # what listens in its place, if any
+                    break
+            for subscription in listened:
                 self._deliver_reply(subscription, reply, body)
-        self._respond(account, None, size, body)
+        self._answered(size)
 
     def _respond(self, account: str, reply: bytes | None, size: int, body: bytes) -> None:
         """A command's answer: to its own connection if that subscribes to `reply`, else to exactly
         that subject, if the client may publish there itself; without one it only makes room for
         another command. `account`: of the one who asked, who may be another since.
         """
-        self.in_flight -= 1
-        self.in_flight_bytes -= size
         if reply is not None:
             own = () if self._left else self._own_subscriptions(reply)
             if own:
@@ -251,6 +244,12 @@ class Session(Connection):
                     self._deliver_reply(subscription, reply, body)
             elif self._rights is None or self._rights.may_publish(reply):
                 self._shared.exchange.publish_exactly(account, reply, body)
+        self._answered(size)
+
+    def _answered(self, size: int) -> None:
+        """A command less is under way."""
+        self.in_flight -= 1
+        self.in_flight_bytes -= size
         if self._stall & TOO_MANY_COMMANDS:
             self._maybe_go_on()
         elif self._retiring:
@@ -390,6 +389,7 @@ class Session(Connection):
         watched = rights is not None and (rights.restrict_receiving or rights.responses is not None)
         self._received = Received(rights) if rights is not None and watched else None
         options = self.options
+        self._at_ease = self._connected and not (options.verbose or options.pedantic)
         self._careful = (
             options.verbose
             or options.pedantic

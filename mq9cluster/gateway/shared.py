@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from mq9cluster.gateway.auth import Authenticator
 from mq9cluster.gateway.commands import CommandHandler
 from mq9cluster.gateway.exchange import Exchange
+from mq9cluster.gateway.patience import Patience
 from mq9cluster.gateway.seats import Seats
 from mq9cluster.gateway.settings import Settings
 from mq9cluster.gateway.shares import Shares
@@ -56,6 +57,7 @@ class Shared:
     handler: CommandHandler
     authenticator: Authenticator
     shares: Shares
+    patience: Patience
     info: (
         "Callable[[Session, bool], bytes]"  # (session, whether it answers CONNECT) → the INFO line
     )

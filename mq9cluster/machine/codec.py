@@ -63,7 +63,6 @@ _SEND_MORE = struct.Struct(">IIHIHI")
 _PLAIN, _FULL = 0, 1
 _REPORT_KIND = 11
 _PLAIN_SEND = bytes((_SEND_KIND, _PLAIN))
-_REPORT = bytes((_REPORT_KIND,))
 _HEAD = struct.Struct(">BH")
 
 
@@ -420,10 +419,10 @@ def _open_parcel(data: bytes) -> tuple[Parcel, list[Command | bytes]]:
         raise UnknownFormat(f"a parcel of {ends[-1]} bytes has {len(data)}")
     decode = decode_command
     commands = [
-        one
-        if ((one := data[a:b])[:2] == _PLAIN_SEND and b - a >= _SEND.size)
-        or (one[:1] == _REPORT and b - a >= _HEAD.size)
-        else decode(one)
+        data[a:b]
+        if (data[a] == _REPORT_KIND and b - a >= _HEAD.size)
+        or (data[a : a + 2] == _PLAIN_SEND and b - a >= _SEND.size)
+        else decode(data[a:b])
         for a, b in pairwise(ends)
     ]
     return Parcel(node, incarnation, sequence, confirmed), commands

@@ -7,6 +7,7 @@ came off the wire.
 COMMAND_PREFIX = b"$mq9.AI."
 FETCH_PREFIX = b"$mq9.AI.MSG.FETCH."
 SEND_PREFIX = b"$mq9.AI.MSG.SEND."
+REPORT_SUBJECT = b"$mq9.AI.AGENT.REPORT"
 BROADCAST_PREFIX = b"$mq9.AI.BROADCAST."
 # Of these nothing is left but their answers, once the connection that asked is gone.
 READ_PREFIXES = (FETCH_PREFIX, b"$mq9.AI.MSG.QUERY.", b"$mq9.AI.AGENT.DISCOVER")

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from mq9cluster.cluster.beat import Beat
+from mq9cluster.cluster.beat import Beat, ReportBeat
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.engine import Message
 from mq9cluster.cluster.replica import Replica
@@ -37,7 +37,7 @@ def open_solo_shards(
         engine = SoloEngine(name, log, log.hard_state, applied)
         group = durability.register(number, engine, log, replica, applied)
         replica.start(engine, durability, group)
-        leaves = beat or Beat.of_reports()
+        leaves = beat or ReportBeat()
         shards.append(Shard(number, node, incarnation, replica, leaves, _nowhere_else))
     return Shards(shards, durability)
 

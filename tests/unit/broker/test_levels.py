@@ -4,7 +4,7 @@ import pytest
 
 from mq9cluster.broker.agents import Agents, no_codes
 from mq9cluster.broker.call import Call, Counted
-from mq9cluster.cluster.beat import Beat
+from mq9cluster.cluster.beat import ReportBeat
 from mq9cluster.cluster.features import AGENTS
 from mq9cluster.cluster.shard import Shard
 from mq9cluster.domain.measures import Histogram
@@ -14,7 +14,7 @@ class OneShard:
     """`Shards` with one, in a cluster of some level."""
 
     def __init__(self, level: int) -> None:
-        beat = Beat.of_reports()
+        beat = ReportBeat()
         self.shard = Shard(0, 1, 1, None, beat, lambda _: None, lambda: level)
         self.all = [self.shard]
 

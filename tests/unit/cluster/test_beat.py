@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from mq9cluster.cluster import beat
-from mq9cluster.cluster.beat import TICK_MS, TOGETHER_S, Beat, Instants
+from mq9cluster.cluster.beat import TICK_MS, TOGETHER_S, Beat, Instants, ReportBeat
 from mq9cluster.domain.limits import REPORT_HOLD_MS, REPORT_WAIT_MS
 
 
@@ -128,3 +128,35 @@ async def test_waiting_for_a_beat_may_be_given_up() -> None:
     coming.cancel()
     await quick.come()
     assert coming.cancelled()
+
+
+def test_what_is_read_first_is_and_who_comes_meanwhile_leaves_with_the_others(loop: Loop) -> None:
+    reports = ReportBeat(lambda: 0)
+    reading: list[Callable[[], None]] = []
+    reports.read_first(reading.append)
+    before, meanwhile, after = partial(nobody), partial(nobody), partial(nobody)
+    reports.wait(before)
+    ((_, fire),) = loop.later
+    fire()
+    (come,) = loop.soon
+    come()
+    reports.wait(meanwhile)
+    assert loop.soon == [come]
+    assert len(loop.later) == 1
+    (read,) = reading
+    read()
+    assert loop.soon == [come, before, meanwhile]
+    reports.wait(after)
+    assert len(loop.later) == 2
+
+
+def test_reports_leave_at_once_where_nothing_is_to_be_read(loop: Loop) -> None:
+    reports = ReportBeat(lambda: 0)
+    first = partial(nobody)
+    reports.wait(first)
+    ((delay_s, fire),) = loop.later
+    assert delay_s == REPORT_WAIT_MS / 1000
+    fire()
+    (come,) = loop.soon
+    come()
+    assert loop.soon == [come, first]

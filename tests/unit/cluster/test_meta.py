@@ -8,7 +8,7 @@ import pytest
 
 from mq9cluster.cluster import meta as m
 from mq9cluster.cluster import shard as shard_module
-from mq9cluster.cluster.beat import Beat
+from mq9cluster.cluster.beat import ReportBeat
 from mq9cluster.cluster.meta import Meta, Run
 from mq9cluster.cluster.shard import Shard
 from mq9cluster.domain.command import CreateMailbox, Expire
@@ -119,7 +119,7 @@ def propose(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Outcome]]:
 
     async def outcomes(level: int) -> list[Outcome]:
         found: list[Outcome] = []
-        shard = Shard(0, 1, 1, None, Beat.of_reports(), lambda _: None, lambda: level)
+        shard = Shard(0, 1, 1, None, ReportBeat(), lambda _: None, lambda: level)
         shard.propose(CreateMailbox(b"x", ttl_s=0), found.append)
         shard.propose(Expire(), partial(pytest.fail, "an old command is for everybody"))
         pending = shard.pending_commands

@@ -50,7 +50,7 @@ class Handler:
 class Gateway:
     """A listener and what it uses; `open` makes raw connections to it."""
 
-    def __init__(self, settings=None, authenticator=None, seconds=time.perf_counter):
+    def __init__(self, settings=None, authenticator=None, seconds=time.perf_counter, beats=None):
         chance = random.Random(1)
         self.handler = Handler()
         self.settings = settings or Settings()
@@ -63,6 +63,7 @@ class Gateway:
             authenticator or AllowAll(),
             chance,
             seconds,
+            beats,
         )
         self.wires: list[Wire] = []
 
@@ -85,8 +86,10 @@ async def start_gateway() -> AsyncIterator[StartGateway]:
     """`await start_gateway(ping_interval_s=0.1)` serves until the test ends."""
     running: list[Gateway] = []
 
-    async def start(authenticator=None, seconds=time.perf_counter, **settings) -> Gateway:
-        gateway = Gateway(Settings(**settings), authenticator, seconds)
+    async def start(
+        authenticator=None, seconds=time.perf_counter, beats=None, **settings
+    ) -> Gateway:
+        gateway = Gateway(Settings(**settings), authenticator, seconds, beats)
         await gateway.listener.start("127.0.0.1", 0)
         running.append(gateway)
         return gateway
