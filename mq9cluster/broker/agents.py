@@ -120,10 +120,7 @@ class Agents:
             )
         else:
             agent = agent_ref(account, whom.name)
-            if self._order.idle:
-                self._report(agent, report_info, call)
-            else:
-                self._in_turn(_NAME + agent, call, self._report, agent, report_info, call)
+            self._in_turn(_NAME + agent, call, self._report, agent, report_info, call)
 
     def _report(self, agent: bytes, report_info: bytes, call: Call) -> None:
         """By name, as nearly all are: no object for what is bytes in the log as well."""

@@ -34,11 +34,6 @@ class InOrder:
         if not waiting:
             self._waiting.pop(key, None)
 
-    @property
-    def idle(self) -> bool:
-        """Whether every key is free."""
-        return not self._under_way and not self._waiting
-
     def is_free(self, key: bytes) -> bool:
         """Whether nothing is under way or waits."""
         return key not in self._under_way and key not in self._waiting

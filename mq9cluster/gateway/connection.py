@@ -39,7 +39,6 @@ class Connection(asyncio.Protocol):
     """The socket of one client. Its counters are plain integers, read by monitoring."""
 
     __slots__ = (
-        "_at_ease",
         "_backlog",
         "_behind",
         "_budget",
@@ -55,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_ping_at",
         "_ping_sent_at",
+        "_reports_wait",
         "_retiring",
         "_shared",
         "_stall",
@@ -98,7 +98,7 @@ class Connection(asyncio.Protocol):
         self._out_bytes = 0
         self._backlog: Iterator[Event] | None = None  # parsed, not worked off
         self._unread: list[bytes] = []  # received, not parsed
-        self._at_ease = False  # it is known, and nothing it sends is answered at once for itself
+        self._reports_wait = False  # unread, for their beat
         self._turn_due = False
         self._stall = 0
         self._budget = 0  # deliveries this turn may still make
@@ -184,7 +184,7 @@ class Connection(asyncio.Protocol):
             self._unread.append(data)
             return
         shared = self._shared
-        if self._at_ease and shared.patience.suits(data):
+        if self._reports_wait and shared.patience.suits(data):
             self._unread.append(data)
             shared.patience.wait(self)
             return

@@ -60,7 +60,7 @@ class Listener:
         authenticator: Authenticator,
         chance: random.Random,
         seconds: Callable[[], float],
-        beats: Beats | None = None,
+        beats: Beats,
     ) -> None:
         """Nothing is opened yet. `chance` spreads the goodbyes of lame duck mode, `seconds`
         measures what clients take of the loop's time, and REPORTs wait unread for `beats`.

@@ -48,16 +48,14 @@ class Patience:
 
     __slots__ = ("_asked", "_beats", "_done", "_reading", "_shares", "_waiting")
 
-    def __init__(self, beats: Beats | None, shares: Shares) -> None:
-        """Without `beats` nothing waits."""
+    def __init__(self, beats: Beats, shares: Shares) -> None:
         self._beats = beats
         self._shares = shares
         self._waiting: list[Reader] = []
         self._reading: deque[Reader] = deque()
         self._asked = False  # a beat will come
         self._done: Callable[[], None]
-        if beats is not None:
-            beats.read_first(self._read)
+        beats.read_first(self._read)
 
     def suits(self, data: bytes) -> bool:
         """Whether `data`, as a socket gave it, is one REPORT and may wait."""
@@ -66,7 +64,6 @@ class Patience:
             and len(data) <= UNREAD_BYTES_MAX
             and data.count(b"\r\n") == _LINES
             and len(self._waiting) < UNREAD_MAX
-            and self._beats is not None
         )
 
     def wait(self, reader: Reader) -> None:
@@ -76,9 +73,8 @@ class Patience:
             self._ask()
 
     def _ask(self) -> None:
-        if self._beats is not None:
-            self._asked = True
-            self._beats.wait(self._came)
+        self._asked = True
+        self._beats.wait(self._came)
 
     def _came(self) -> None:
         """The beat is over. What arrived while it was read waits for another."""

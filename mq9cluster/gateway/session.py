@@ -389,7 +389,8 @@ class Session(Connection):
         watched = rights is not None and (rights.restrict_receiving or rights.responses is not None)
         self._received = Received(rights) if rights is not None and watched else None
         options = self.options
-        self._at_ease = self._connected and not (options.verbose or options.pedantic)
+        # Verbose and pedantic clients are answered each message at once, and strangers refused.
+        self._reports_wait = self._connected and not (options.verbose or options.pedantic)
         self._careful = (
             options.verbose
             or options.pedantic

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import uvloop
 
+from mq9cluster.cluster.beat import ReportBeat
 from mq9cluster.domain.access import Access, User
 from mq9cluster.gateway.auth import AllowAll, Authenticator
 from mq9cluster.gateway.exchange import Exchange
@@ -143,7 +144,9 @@ class OurServer:
         chance = random.Random(1)
         exchange = Exchange(self._loop.call_soon, chance)
         name = ServerName("NOURS", "ours")
-        self.listener = Listener(name, settings, exchange, Echo(), who, chance, time.perf_counter)
+        self.listener = Listener(
+            name, settings, exchange, Echo(), who, chance, time.perf_counter, ReportBeat()
+        )
         await self.listener.start("127.0.0.1", port, tls)
         self.port = self.listener.port
         if self._config.websocket:

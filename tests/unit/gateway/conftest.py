@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvloop
 
+from mq9cluster.cluster.beat import ReportBeat
 from mq9cluster.gateway.auth import AllowAll
 from mq9cluster.gateway.exchange import Exchange
 from mq9cluster.gateway.listener import Listener, ServerName
@@ -63,7 +64,7 @@ class Gateway:
             authenticator or AllowAll(),
             chance,
             seconds,
-            beats,
+            beats or ReportBeat(),
         )
         self.wires: list[Wire] = []
 

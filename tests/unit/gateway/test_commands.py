@@ -253,6 +253,15 @@ async def test_what_was_asked_for_by_a_listener_is_told_to_nobody_else_when_it_h
     assert await spy.answers() == b""
 
 
+async def test_who_listens_anew_meanwhile_is_told_there_and_once(gateway):
+    gateway.handler.hold = True
+    asker = await gateway.open()
+    await asker.answers(b"SUB in.* 1\r\nSUB in.1 2\r\nPUB $mq9.AI.MSG.FETCH.box in.1 0\r\n\r\n")
+    await asker.answers(b"UNSUB 1\r\nUNSUB 2\r\nSUB in.* 3\r\n")
+    gateway.handler.held[0](b"found")
+    assert await asker.answers() == b"MSG in.1 3 5\r\nfound\r\n"
+
+
 async def test_who_did_not_listen_when_it_asked_has_its_answer_published_exactly(gateway):
     gateway.handler.hold = True
     asker, other = await gateway.open(), await gateway.open()

@@ -139,7 +139,6 @@ async def test_a_report_of_the_longest_that_may_wait_waits(gateway, beats):
     ],
 )
 async def test_who_is_told_of_each_message_or_not_known_does_not_wait(gateway, beats, connect):
-    wire = await gateway.open()
     wire = await gateway.open(connect=connect)
     await arrived(gateway, wire, report())
     assert gateway.handler.commands
@@ -265,7 +264,3 @@ def test_what_arrives_while_others_are_read_waits_for_another_beat(beats):
     beats.come()
     assert late.read == 1
     assert not beats.waiting
-
-
-def test_where_no_beats_are_nothing_waits():
-    assert not Patience(None, Turns()).suits(report())
