@@ -98,28 +98,29 @@ class Agents:
         self, account: str, _: int, __: bytes | None, payload: bytes, call: Call
     ) -> None:
         """AGENT.UNREGISTER."""
-        whom = agent_requests.parse_unregister(payload)
-        if whom.address:
-            ref = mailbox_ref(account, whom.address)
+        name, address = agent_requests.parse_unregister(payload)
+        if address:
+            ref = mailbox_ref(account, address)
             command = UnregisterAgents(ref)
-            self._in_turn(_MAILBOX + ref, call, self._everywhere, command, whom.address, call)
+            self._in_turn(_MAILBOX + ref, call, self._everywhere, command, address, call)
         else:
-            agent = agent_ref(account, whom.name)
+            agent = agent_ref(account, name)
             single = UnregisterAgent(agent)
             self._in_turn(_NAME + agent, call, self._propose, agent, single, call)
 
     def report(self, account: str, _: int, __: bytes | None, payload: bytes, call: Call) -> None:
         """AGENT.REPORT; many share an entry, for which each waits a little."""
-        whom, report_info = agent_requests.parse_report(payload)
-        if whom.address:
-            ref = mailbox_ref(account, whom.address)
+        (name, address), report_info = agent_requests.parse_report(payload)
+        if address:
+            ref = mailbox_ref(account, address)
             command = ReportAgents(ref, report_info)
             everywhere = self._everywhere
-            self._in_turn(
-                _MAILBOX + ref, call, everywhere, command, whom.address, call, may_wait=True
-            )
+            self._in_turn(_MAILBOX + ref, call, everywhere, command, address, call, may_wait=True)
+            return
+        agent = agent_ref(account, name)
+        if self._order.is_idle:
+            self._report(agent, report_info, call)
         else:
-            agent = agent_ref(account, whom.name)
             self._in_turn(_NAME + agent, call, self._report, agent, report_info, call)
 
     def _report(self, agent: bytes, report_info: bytes, call: Call) -> None:

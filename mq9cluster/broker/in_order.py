@@ -34,6 +34,11 @@ class InOrder:
         if not waiting:
             self._waiting.pop(key, None)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is under way or waits for any key."""
+        return not self._under_way and not self._waiting
+
     def is_free(self, key: bytes) -> bool:
         """Whether nothing is under way or waits."""
         return key not in self._under_way and key not in self._waiting

@@ -22,7 +22,7 @@ from mq9cluster.cluster.directory_file import DirectoryFile, Indexes, Loaded
 from mq9cluster.cluster.search_thread import Searchable
 from mq9cluster.domain.agent import AgentCard, card_digest, parse_card
 from mq9cluster.domain.errors import EmbedderMismatch, Mq9Error
-from mq9cluster.domain.registry import AgentChange, AgentRow, Change
+from mq9cluster.domain.registry import AgentChange, AgentRow, AgentsSeen, Change, Changes
 from mq9cluster.search.index import ShardIndex
 from mq9cluster.search.vectors import Job
 
@@ -55,8 +55,8 @@ class _Version:
 
     def __init__(self) -> None:
         self.indexes: Indexes = {}  # touched in the search thread only
-        self.behind: deque[Sequence[AgentChange]] = deque()
-        self.seen: dict[tuple[str, str], AgentChange] = {}  # the last, of agents seen while built
+        self.behind: deque[Changes] = deque()
+        self.seen: dict[tuple[str, str], int] = {}  # when who was seen while it is built expires
         self.ready = asyncio.Event()
         self.failed = False  # it misses something, and another is to come
         self.unsaved = 0  # cards that the file has not, or not so; counted in the search thread
@@ -153,16 +153,17 @@ class Directory:
             self._save_from_s = float("inf")  # until it is done
             self._thread.post(partial(self._save, version))
 
-    def follow(self, changes: Sequence[AgentChange]) -> None:
+    def follow(self, changes: Changes) -> None:
         """An entry was applied that changed agents."""
         version = self._version
         if not version.ready.is_set():
             changes = _put_off_seen(version, changes)
             if not changes:
                 return
-        cards = [change for change in changes if change.kind is not Change.SEEN]
-        self._posted[0] += len(changes)
-        self._posted[1] += sum(len(change.body) for change in cards)
+        cards = [change for change in changes if isinstance(change, AgentChange)]
+        count, size = _amount(changes)
+        self._posted[0] += count
+        self._posted[1] += size
         if (
             self._posted[0] - self._done[0] > BEHIND_CHANGES_MAX
             or self.behind_bytes > BEHIND_BYTES_MAX
@@ -253,12 +254,16 @@ class Directory:
                 return  # it begins anew
             changes = version.behind.popleft()
             for change in changes:
+                if isinstance(change, AgentsSeen):
+                    _see(indexes, change.agents, change.expires_ms)
+                    continue
                 _FOLLOW[change.kind](self, indexes, change)
                 version.unsaved += change.kind in _SAVED
                 if change.account in indexes:
                     touched[change.account] = indexes[change.account]
-            self._done[0] += len(changes)
-            self._done[1] += sum(len(change.body) for change in changes)
+            count, size = _amount(changes)
+            self._done[0] += count
+            self._done[1] += size
         for account, index in touched.items():
             if not len(index):
                 del indexes[account]
@@ -266,8 +271,8 @@ class Directory:
                 self._maintain(version, index)
 
     def _catch_up_seen(self, version: _Version) -> None:
-        for change in version.seen.values():
-            self._seen(version.indexes, change)
+        for agent, expires_ms in version.seen.items():
+            _see(version.indexes, [agent], expires_ms)
         version.seen.clear()
 
     def _put_rows(self, version: _Version, loaded: Loaded, rows: Sequence[AgentRow]) -> None:
@@ -325,11 +330,6 @@ class Directory:
             return
         index.put(card, _fitting(index, agent), agent.expires_ms)
 
-    def _seen(self, indexes: Indexes, change: AgentChange) -> None:
-        index = indexes.get(change.account)
-        if index is not None:
-            index.seen(change.name, change.expires_ms)
-
     def _coded(self, indexes: Indexes, change: AgentChange) -> None:
         index = indexes.get(change.account)
         if index is not None:
@@ -357,7 +357,6 @@ class Directory:
 
 _FOLLOW: Final[Mapping[Change, Callable[[Directory, Indexes, AgentChange], None]]] = {
     Change.REGISTERED: Directory._registered,
-    Change.SEEN: Directory._seen,
     Change.CODED: Directory._coded,
     Change.GONE: Directory._gone,
 }
@@ -372,17 +371,37 @@ def _show_failure(task: "asyncio.Task[None]") -> None:
 _SAVED: Final = frozenset([Change.REGISTERED, Change.GONE])
 
 
-def _put_off_seen(version: _Version, changes: Sequence[AgentChange]) -> Sequence[AgentChange]:
+def _amount(changes: Changes) -> tuple[int, int]:
+    """How many agents these changes are of, and bytes of cards."""
+    count = size = 0
+    for change in changes:
+        if isinstance(change, AgentsSeen):
+            count += len(change.agents)
+        else:
+            count += 1
+            size += len(change.body)
+    return count, size
+
+
+def _see(indexes: Indexes, agents: Sequence[tuple[str, str]], expires_ms: int) -> None:
+    """Agents live until `expires_ms`."""
+    for account, name in agents:
+        index = indexes.get(account)
+        if index is not None:
+            index.seen(name, expires_ms)
+
+
+def _put_off_seen(version: _Version, changes: Changes) -> Changes:
     """While it is built only the last heartbeat of each agent is kept: in the time that a million
     cards take, the agents send more of them than could wait here.
     """
     seen = version.seen
     for change in changes:
-        if change.kind is Change.SEEN:
-            seen[change.account, change.name] = change
+        if isinstance(change, AgentsSeen):
+            seen.update(dict.fromkeys(change.agents, change.expires_ms))
         elif change.kind is not Change.CODED:
             seen.pop((change.account, change.name), None)
-    return [change for change in changes if change.kind is not Change.SEEN]
+    return [change for change in changes if isinstance(change, AgentChange)]
 
 
 def _fitting(index: ShardIndex, agent: AgentRow | AgentChange) -> dict[str, bytes]:

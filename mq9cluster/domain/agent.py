@@ -167,6 +167,8 @@ def card_digest(body: bytes) -> bytes:
 
 def parse_name(raw: object) -> str:
     """An agent's name: 1 to 256 bytes of UTF-8 without control characters."""
+    if type(raw) is str and raw.isascii() and raw.isprintable() and 1 <= len(raw) <= NAME_BYTES_MAX:
+        return raw  # as nearly all are
     if raw is None:
         raise InvalidField("name", "required")
     return _label("name", raw)

@@ -4,7 +4,7 @@ Made by machine/registry.py and machine/agents_read.py; read by the search index
 by whoever shows agents. Times in Unix milliseconds of shard time; `expires_ms` 0: never.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from types import MappingProxyType
 from typing import NamedTuple
@@ -16,9 +16,8 @@ class Change(IntEnum):
     """What happened to an agent."""
 
     REGISTERED = 1  # it is new, or its card or codes are others: `body`, `codes`, `expires_ms`
-    SEEN = 2  # it reported, or registered the same again: `expires_ms`
-    CODED = 3  # codes came late: `codes` holds the new ones
-    GONE = 4  # it unregistered, or expired long ago and was swept
+    CODED = 2  # codes came late: `codes` holds the new ones
+    GONE = 3  # it unregistered, or expired long ago and was swept
 
 
 class AgentChange(NamedTuple):
@@ -30,6 +29,17 @@ class AgentChange(NamedTuple):
     expires_ms: int = 0
     body: bytes = b""
     codes: Mapping[str, bytes] = NO_CODES  # by embedder id
+
+
+class AgentsSeen(NamedTuple):
+    """Agents that reported, or registered the same again, in one entry, and expire together."""
+
+    expires_ms: int
+    agents: list[tuple[str, str]]  # (account, name)
+
+
+Changes = Sequence[AgentChange | AgentsSeen]
+"""What an entry did to the registry, in order."""
 
 
 class AgentRow(NamedTuple):

@@ -145,6 +145,10 @@ class Connection(asyncio.Protocol):
         """Act on `events`, until they end or something stalls."""
 
     @abstractmethod
+    def _take_request(self, data: bytes) -> bool:
+        """Act on `data` as on its events, if it is one request that needs no second look."""
+
+    @abstractmethod
     def _drop_subscriptions(self) -> None:
         """Nothing is to be delivered any more: take the subscriptions out, a slice a turn."""
 
@@ -200,8 +204,29 @@ class Connection(asyncio.Protocol):
 
     def read_unread(self) -> None:
         """The beat has come for what `patience` left unread."""
-        if self._unread and self._backlog is None and not self._turn_due:
+        unread = self._unread
+        if not unread or self._backlog is not None or self._turn_due:
+            return
+        if len(unread) > 1 or self._stall or self._eof or self._paused or self._retiring:
             self._turn()
+            return
+        working = True
+        try:
+            taken = self._take_request(unread[0])
+            working = False
+        finally:
+            if working:  # as in `_go_on`
+                self.abort()
+        if not taken:
+            self._turn()
+            return
+        unread.clear()
+        self._pause_if_stalled()
+
+    def _pause_if_stalled(self) -> None:
+        """What was taken may be the last command that was to be under way."""
+        if self._stall:
+            self._go_on(iter(()))
 
     def _take_unread(self) -> bytes:
         unread = self._unread
@@ -331,16 +356,11 @@ class Connection(asyncio.Protocol):
         if (
             self.in_flight <= settings.commands_in_flight_max // 2
             and self.in_flight_bytes <= settings.commands_in_flight_bytes_max // 2
-            and not self._has_share_under_way(2)
+            and (self.in_flight - self._fetches) * 2 < self._shared.shares.commands
         ):
             self._stall &= ~TOO_MANY_COMMANDS
             if not self._stall & AUTHENTICATING:
                 self._schedule_turn()
-
-    def _has_share_under_way(self, part: int = 1) -> bool:
-        """Whether more would make others wait, when all of it is applied at once."""
-        under_way = self.in_flight - self._fetches
-        return under_way * part >= self._shared.shares.commands
 
     # --- output -----------------------------------------------------------------------------------
 

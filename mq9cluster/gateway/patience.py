@@ -6,9 +6,10 @@ tell that it is one REPORT and nothing else, and stays with its connection until
 else arrives there has all of it read at once, in its order; so has the connection's end.
 
 Made by `listener`; `connection` leaves input here and is told to read it. A REPORT at 12.340 s: its
-bytes are kept, the beat is asked for; at 12.500 s `read_unread` has it parsed and proposed, and
-with the end of the reading the shards' parcels leave (`cluster.beat`). A connection that fails
-while it reads is aborted by its own hand, and the others are read all the same.
+bytes are kept, the beat is asked for; at 12.500 s `read_unread` has it taken apart (by a short way,
+where it is one request as all clients write it) and proposed, and with the end of the reading the
+shards' parcels leave (`cluster.beat`). A connection that fails while it reads is aborted by its own
+hand, and the others are read all the same.
 """
 
 from collections import deque
@@ -38,6 +39,8 @@ class Beats(Protocol):
 
 class Reader(Protocol):
     """A connection that was left unread."""
+
+    connection: int
 
     def read_unread(self) -> None:
         """Read it now, if that was not done before."""
@@ -90,6 +93,8 @@ class Patience:
 
     def _read_some(self) -> None:
         reading = self._reading
+        if len(reading) > 1:  # they are company to each other
+            self._shares.work(reading[0].connection)
         try:
             for _ in range(min(READ_TOGETHER, len(reading))):
                 reading.popleft().read_unread()

@@ -149,6 +149,17 @@ class Session(Connection):
 
     # --- messages in ------------------------------------------------------------------------------
 
+    def _take_request(self, data: bytes) -> bool:
+        if self._careful or self._gone:
+            return False
+        request = self._parser.feed_request(data)
+        if request is None:
+            return False
+        subject, reply, payload = request
+        self.in_messages += 1
+        self._command(subject, reply, None, payload)
+        return True
+
     def _may_publish(self, subject: bytes, reply: bytes | None, header: bytes | None) -> bool:
         if not self._authenticated:
             self._auth_violation()
@@ -191,7 +202,7 @@ class Session(Connection):
         if not self._gone and (
             self.in_flight >= settings.commands_in_flight_max
             or self.in_flight_bytes >= settings.commands_in_flight_bytes_max
-            or self._has_share_under_way()
+            or self.in_flight - self._fetches >= shared.shares.commands
         ):
             self._stall |= TOO_MANY_COMMANDS
             shared.totals.reading_paused += 1
@@ -200,11 +211,15 @@ class Session(Connection):
             self._respond(self.account, reply, size, self._allowance.refusal)
             return
         to_parse = len(header) if header else 0
-        respond: Respond = partial(self._respond, self.account, reply, size)
-        if not subject.startswith(SEND_PREFIX):
+        respond: Respond
+        if subject.startswith(SEND_PREFIX):
+            respond = partial(self._respond, self.account, reply, size)
+        else:
             to_parse += size
             if reply is not None and (own := self._own_subscriptions(reply)):
                 respond = partial(self._respond_alone, own, reply, size)
+            else:
+                respond = partial(self._respond, self.account, reply, size)
             if subject.startswith(FETCH_PREFIX):
                 self._fetches += 1
                 respond = partial(self._respond_to_fetch, respond)

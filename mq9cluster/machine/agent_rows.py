@@ -48,20 +48,19 @@ class Heard:
     """
 
     __slots__ = (
-        "account",
         "due_ms",
         "expires_ms",
         "key",
-        "name",
         "ref",
         "report_info",
         "seen_ms",
         "ttl_s",
+        "who",
     )
 
     def __init__(self, ref: bytes) -> None:
         self.ref = ref
-        self.account, self.name = account_and_name(ref)
+        self.who = account_and_name(ref)
         self.key = keys.agent_seen(slot_of(ref), ref)
         self.ttl_s = self.seen_ms = self.expires_ms = self.due_ms = 0
         self.report_info = b""

@@ -30,11 +30,11 @@ from mq9cluster.domain.command import (
 from mq9cluster.domain.errors import Mq9Error
 from mq9cluster.domain.outcome import Done, Outcome, refused
 from mq9cluster.domain.ports import StateView, Writes
-from mq9cluster.domain.registry import AgentChange
+from mq9cluster.domain.registry import Changes
 from mq9cluster.machine import consumer_group, due, ends, registry
 from mq9cluster.machine import mailbox as mailboxes
 from mq9cluster.machine.codec import is_plain_send, open_parcel
-from mq9cluster.machine.plain_report import PlainReports
+from mq9cluster.machine.plain_report import note_reports
 from mq9cluster.machine.plain_send import PlainSends
 from mq9cluster.machine.sessions import Sessions
 from mq9cluster.machine.workspace import Workspace
@@ -50,7 +50,7 @@ class Applied(NamedTuple):
     writes: Writes
     outcomes: list[Outcome]
     changed: set[bytes]
-    agents: list[AgentChange]
+    agents: Changes
 
 
 class AppliedParcels(NamedTuple):
@@ -59,7 +59,7 @@ class AppliedParcels(NamedTuple):
     writes: Writes
     outcomes: list[list[Outcome]]
     changed: set[bytes]
-    agents: list[AgentChange]
+    agents: Changes
 
 
 class Machine:
@@ -121,13 +121,17 @@ class Machine:
     def _carry_out(self, commands: Sequence[Command | bytes]) -> list[Outcome]:
         """Carry out commands; those that are bytes are plain SENDs and REPORTs by name."""
         ws = self.workspace
-        plain, reports = PlainSends(ws), PlainReports(ws)
+        plain = PlainSends(ws)
         outcomes: list[Outcome] = []
-        for command in commands:
+        at, end = 0, len(commands)
+        while at < end:
+            command = commands[at]
+            if isinstance(command, bytes) and not is_plain_send(command):
+                at = note_reports(ws, commands, at, outcomes)
+                continue
+            at += 1
             if isinstance(command, bytes):
-                outcomes.append(
-                    plain.store(command) if is_plain_send(command) else reports.note(command)
-                )
+                outcomes.append(plain.store(command))
                 continue
             plain.forget()
             try:

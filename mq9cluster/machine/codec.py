@@ -61,7 +61,7 @@ _SEND_KIND = 1
 _SEND = struct.Struct(">BBBH")
 _SEND_MORE = struct.Struct(">IIHIHI")
 _PLAIN, _FULL = 0, 1
-_REPORT_KIND = 11
+REPORT_KIND = 11
 _PLAIN_SEND = bytes((_SEND_KIND, _PLAIN))
 _HEAD = struct.Struct(">BH")
 
@@ -177,19 +177,16 @@ def decode_plain_send(data: bytes) -> SendMessage:
 
 
 def plain_report(ref: bytes, info: bytes) -> bytes:
-    """A REPORT by name, encoded."""
-    return _HEAD.pack(_REPORT_KIND, len(ref)) + ref + info
-
-
-def plain_report_info_at(data: bytes) -> int:
-    """Where the info of a REPORT by name begins; the reference stands before it, from 3 on."""
-    return 3 + (data[1] << 8 | data[2])
+    """A REPORT by name, encoded: its kind, two bytes of the reference's length, the reference, and
+    what it says.
+    """
+    return _HEAD.pack(REPORT_KIND, len(ref)) + ref + info
 
 
 def is_heartbeat(command: Command | bytes) -> bool:
     """Whether a command of an opened parcel may wait for others to share an entry with."""
     if isinstance(command, bytes):
-        return command[0] == _REPORT_KIND
+        return command[0] == REPORT_KIND
     return isinstance(command, ReportAgents)
 
 
@@ -230,7 +227,7 @@ _ENCODERS: dict[type, tuple[int, _Encoder]] = {
 
 _PLAIN_ENCODERS: dict[type, tuple[int, Callable[[Any], tuple[bytes, bytes]]]] = {
     RegisterAgent: (10, agent_codec.encode_register),
-    ReportAgent: (_REPORT_KIND, agent_codec.encode_report),
+    ReportAgent: (REPORT_KIND, agent_codec.encode_report),
     SetAgentCode: (15, agent_codec.encode_set_code),
 }
 
@@ -251,7 +248,7 @@ _DECODERS: dict[int, Callable[[bytes, list[Any]], Command]] = {
 
 _PLAIN_DECODERS: dict[int, Callable[[bytes, bytes], Command]] = {
     10: agent_codec.decode_register,
-    _REPORT_KIND: agent_codec.decode_report,
+    REPORT_KIND: agent_codec.decode_report,
     15: agent_codec.decode_set_code,
 }
 
@@ -420,7 +417,7 @@ def _open_parcel(data: bytes) -> tuple[Parcel, list[Command | bytes]]:
     decode = decode_command
     commands = [
         data[a:b]
-        if (data[a] == _REPORT_KIND and b - a >= _HEAD.size)
+        if (data[a] == REPORT_KIND and b - a >= _HEAD.size)
         or (data[a : a + 2] == _PLAIN_SEND and b - a >= _SEND.size)
         else decode(data[a:b])
         for a, b in pairwise(ends)

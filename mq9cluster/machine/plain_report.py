@@ -1,66 +1,70 @@
 """REPORTs by name, as nearly all commands of a quiet cluster are, noted from their very bytes.
 
 Does what `registry.report` does for them, which stays the rule: the state is the same either way
-(tests/property/test_plain_report.py). What depends on the ttl alone is made once for all in an
-entry; a heartbeat then costs no object but its row and what those who follow the registry are told.
-Called by `apply`.
+(tests/property/test_plain_report.py). What depends on the ttl alone is made once for all in a row;
+a heartbeat then costs no object but its row. Called by `apply`.
 """
 
+from collections.abc import Sequence
+
 from mq9cluster.domain.address import account_and_name
+from mq9cluster.domain.command import Command
 from mq9cluster.domain.errors import AgentNotFound
 from mq9cluster.domain.outcome import AgentsReported, Outcome, refused
 from mq9cluster.domain.ports import Family
-from mq9cluster.domain.registry import NO_CODES, AgentChange, Change
+from mq9cluster.domain.registry import AgentsSeen
 from mq9cluster.machine.agent_rows import SEEN, SEEN_VERSION
-from mq9cluster.machine.codec import plain_report_info_at
+from mq9cluster.machine.codec import REPORT_KIND
 from mq9cluster.machine.workspace import Workspace
 
-# Calls and defaults are what the long way spends its time on.
-_made = tuple.__new__
 _PACK = SEEN.pack
-_SEEN = Change.SEEN
+_Expiry = tuple[int, AgentsReported, list[tuple[str, str]]]
 
 
-class PlainReports:
-    """The REPORTs by name of one parcel."""
-
-    __slots__ = ("_agents", "_expiries", "_lately", "_now_ms", "_rows", "_ws")
-
-    def __init__(self, ws: Workspace) -> None:
-        self._ws = ws
-        self._now_ms = ws.now_ms
-        self._lately = ws.heard_lately
-        self._rows = ws.writes.rows[Family.AGENTS]
-        self._agents = ws.agents
-        self._expiries: dict[int, tuple[int, AgentsReported]] = {}  # by ttl
-
-    def note(self, data: bytes) -> Outcome:
-        """Note one, or refuse it."""
-        end = plain_report_info_at(data)
+def note_reports(
+    ws: Workspace, commands: Sequence[Command | bytes], first: int, outcomes: list[Outcome]
+) -> int:
+    """Note or refuse the REPORTs by name that stand in a row from `first` on, and add what each
+    came to; where the row ends.
+    """
+    now_ms = ws.now_ms
+    lately = ws.heard_lately
+    look_up = lately.get
+    rows = ws.writes.rows[Family.AGENTS]
+    add = outcomes.append
+    by_ttl: dict[int, _Expiry] = {}
+    for at in range(first, len(commands)):
+        data = commands[at]
+        if type(data) is not bytes or data[0] != REPORT_KIND:
+            return at
+        end = 3 + (data[1] << 8 | data[2])
         ref = data[3:end]
-        heard = self._lately.get(ref) or self._ws.heard(ref)
-        now_ms = self._now_ms
+        heard = look_up(ref)
+        if heard is None and (heard := ws.heard(ref)):
+            lately[ref] = heard
         if heard is None or 0 < heard.expires_ms <= now_ms:
-            return refused(AgentNotFound(account_and_name(ref)[1]))
-        expiry = self._expiries.get(heard.ttl_s)
+            add(refused(AgentNotFound(account_and_name(ref)[1])))
+            continue
+        ttl_s = heard.ttl_s
+        expiry = by_ttl.get(ttl_s)
         if expiry is None:
-            expiry = self._expiry(heard.ttl_s)
+            expiry = by_ttl[ttl_s] = _expiry(ws, ttl_s)
+        expires_ms, outcome, seen = expiry
         heard.seen_ms = now_ms
-        heard.expires_ms, outcome = expiry
+        heard.expires_ms = expires_ms
         if end < len(data):
             heard.report_info = data[end:]
-        self._lately[ref] = heard
-        self._rows[heard.key] = (
-            _PACK(SEEN_VERSION, heard.ttl_s, now_ms, heard.expires_ms, heard.due_ms)
-            + heard.report_info
+        rows[heard.key] = (
+            _PACK(SEEN_VERSION, ttl_s, now_ms, expires_ms, heard.due_ms) + heard.report_info
         )
-        self._agents.append(
-            _made(AgentChange, (heard.account, heard.name, _SEEN, heard.expires_ms, b"", NO_CODES))
-        )
-        return outcome
+        seen.append(heard.who)
+        add(outcome)
+    return len(commands)
 
-    def _expiry(self, ttl_s: int) -> tuple[int, AgentsReported]:
-        """When who reports now expires, in ms, and what it is told."""
-        expires_ms = self._now_ms + ttl_s * 1000 if ttl_s else 0
-        expiry = self._expiries[ttl_s] = (expires_ms, AgentsReported(1, expires_ms // 1000))
-        return expiry
+
+def _expiry(ws: Workspace, ttl_s: int) -> _Expiry:
+    """When who reports now expires, in ms; what it is told; and where followers hear of it."""
+    expires_ms = ws.now_ms + ttl_s * 1000 if ttl_s else 0
+    seen = AgentsSeen(expires_ms, [])
+    ws.agents.append(seen)
+    return expires_ms, AgentsReported(1, expires_ms // 1000), seen.agents

@@ -27,7 +27,7 @@ from mq9cluster.domain.errors import AgentNotFound, Overloaded
 from mq9cluster.domain.limits import AGENT_KEPT_MS, AGENTS_PER_SHARD_MAX, AGENTS_PER_STEP_MAX
 from mq9cluster.domain.outcome import AgentRegistered, AgentsReported, AgentsUnregistered, Done
 from mq9cluster.domain.ports import Family
-from mq9cluster.domain.registry import AgentChange, Change
+from mq9cluster.domain.registry import AgentChange, AgentsSeen, Change
 from mq9cluster.machine import keys
 from mq9cluster.machine.agent_rows import (
     Card,
@@ -57,11 +57,11 @@ def register(ws: Workspace, command: RegisterAgent) -> AgentRegistered:
     if old is None and ws.shard.agents >= AGENTS_PER_SHARD_MAX:
         raise Overloaded(f"the shard has {AGENTS_PER_SHARD_MAX} agents")
     heard = known or Heard(ref)
-    account, name = heard.account, heard.name
+    account, name = heard.who
     expires_ms = _heard_of(ws, heard, command.ttl_s)
     card = _merged(ws, old, command)
     if card == old:
-        ws.agents.append(AgentChange(account, name, Change.SEEN, expires_ms))
+        ws.agents.append(AgentsSeen(expires_ms, [heard.who]))
     else:
         ws.put(Family.AGENTS, card_key, pack_card(card))
         _index(ws, account, name, old.address if old else "", card.address)
@@ -123,7 +123,7 @@ def _living(ws: Workspace, ref: bytes) -> Heard:
 
 
 def _remove(ws: Workspace, heard: Heard) -> None:
-    ref, account, name = heard.ref, heard.account, heard.name
+    ref, (account, name) = heard.ref, heard.who
     card_key = keys.agent_card(slot_of(ref), ref)
     row = ws.get(Family.AGENTS, card_key)
     if row is not None:
@@ -171,7 +171,7 @@ def _seen_now(ws: Workspace, heard: Heard, report_info: bytes) -> int:
     heard.expires_ms = ws.now_ms + heard.ttl_s * 1000 if heard.ttl_s else 0
     heard.report_info = report_info or heard.report_info
     ws.put_heard(heard)
-    ws.agents.append(AgentChange(heard.account, heard.name, Change.SEEN, heard.expires_ms))
+    ws.agents.append(AgentsSeen(heard.expires_ms, [heard.who]))
     return heard.expires_ms
 
 

@@ -18,7 +18,7 @@ from mq9cluster.machine.agent_rows import Heard
 from mq9cluster.machine.rows import Group, HandOut, Mailbox, Shard
 
 if TYPE_CHECKING:
-    from mq9cluster.domain.registry import AgentChange
+    from mq9cluster.domain.registry import AgentChange, AgentsSeen
     from mq9cluster.machine.retention import Behind
 
 MAILBOXES_CACHED_MAX = 8_192  # about 1 kB each
@@ -42,7 +42,7 @@ class Workspace:
         self.index = self.shard.applied_index
         self.writes = Writes()
         self.changed: set[bytes] = set()
-        self.agents: list[AgentChange] = []  # what this entry did to the registry
+        self.agents: list[AgentChange | AgentsSeen] = []  # what this entry did to the registry
         self.reindexed: set[bytes] = set()  # mailboxes that agents joined or left in this entry
         self.next_due_ms = 0  # not later than the first row of SCHEDULE
         self.due_done_ms = 0  # nothing due before this is left

@@ -16,6 +16,7 @@ else is as cheap:
     empty) and close
 """
 
+import re
 from typing import Any, Final
 
 import orjson
@@ -30,6 +31,7 @@ FAIL: Final = 6
 
 # One tuple per event; its code says which of the shapes above the rest has.
 Event = tuple[Any, ...]
+Request = tuple[bytes, bytes, bytes]  # subject, reply, payload
 
 CONTROL_LINE_BYTES_MAX = 4096  # nats-server's; bounds what an unterminated line may make us keep
 EVENTS_PER_FEED_MAX = 512  # one client's share of a turn of the event loop: a few milliseconds
@@ -72,6 +74,11 @@ _ALONE = (PING, PONG)
 # What the four first bytes of a line are in nearly all of a client's lifetime; any other case takes
 # the long way.
 _COMMON = {b"PUB ": PUB, b"HPUB": _HPUB, b"PING": PING, b"PONG": PONG}
+
+# A request as all clients write it; the parser takes more.
+_REQUEST = re.compile(
+    rb"PUB ([!-~]+) ([!-~]+) ([0-9]{1,%d})\r\n(.*)\r\n" % SIZE_DIGITS_MAX, re.DOTALL
+).fullmatch
 
 
 class ServerParser:
@@ -116,6 +123,25 @@ class ServerParser:
     def held_bytes(self) -> int:
         """How much is kept for later."""
         return len(self._partial or b"") + len(self._buffer) - self._position
+
+    def feed_request(self, data: bytes) -> Request | None:
+        """`data`, if it is one request and nothing before or behind it; None, and nothing has
+        happened, where `feed` has to look.
+        """
+        if self._partial is not None or self._buffer or self._failed:
+            return None
+        match = _REQUEST(data)
+        if match is None:
+            return None
+        subject, reply, digits, payload = match.groups()
+        size = len(payload)
+        if (
+            size != int(digits)
+            or size > self.payload_bytes_max
+            or match.end(3) >= self._control_max
+        ):
+            return None
+        return subject, reply, payload
 
     def feed(self, data: bytes, events_max: int = EVENTS_PER_FEED_MAX) -> list[Event]:
         """The events that end in `data`, at most `events_max`; the rest comes next time."""

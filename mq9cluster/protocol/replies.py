@@ -1,6 +1,7 @@
 """From outcome to reply: the JSON a client gets. Source: docs/protocol.md, sections 2 to 5."""
 
 from binascii import b2a_base64
+from functools import lru_cache
 from typing import Any
 
 import orjson
@@ -39,8 +40,9 @@ def registered(outcome: AgentRegistered) -> bytes:
     return orjson.dumps({"error": "", "name": outcome.name, "expires_at": outcome.expires_at_s})
 
 
+@lru_cache(maxsize=16)
 def reported(expires_at_s: int) -> bytes:
-    """What REPORT answers."""
+    """What REPORT answers: the same to all agents of an entry that have the same ttl."""
     return b'{"error":"","expires_at":%d}' % expires_at_s
 
 

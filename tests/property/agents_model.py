@@ -11,7 +11,7 @@ from mq9cluster.domain import command as c
 from mq9cluster.domain import errors, limits, outcome
 from mq9cluster.domain.address import account_and_name, agent_ref, mailbox_ref
 from mq9cluster.domain.agent import card_digest
-from mq9cluster.domain.registry import AgentChange, AgentFound, AgentRow, Change
+from mq9cluster.domain.registry import AgentFound, AgentRow, AgentsSeen, Change, Changes
 
 Known = dict[tuple[str, str], tuple[int, bytes, dict[str, bytes]]]
 
@@ -144,14 +144,17 @@ class Follower:
             (row.account, row.name): (row.expires_ms, row.body, dict(row.codes)) for row in rows
         }
 
-    def follow(self, changes: Iterable[AgentChange]) -> None:
-        for account, name, kind, expires_ms, body, codes in changes:
+    def follow(self, changes: Changes) -> None:
+        for change in changes:
+            if isinstance(change, AgentsSeen):
+                for who in change.agents:
+                    self.agents[who] = change.expires_ms, *self.agents[who][1:]
+                continue
+            account, name, kind, expires_ms, body, codes = change
             who = account, name
             match kind:
                 case Change.REGISTERED:
                     self.agents[who] = expires_ms, body, dict(codes)
-                case Change.SEEN:
-                    self.agents[who] = expires_ms, *self.agents[who][1:]
                 case Change.CODED:
                     *same, known = self.agents[who]
                     self.agents[who] = (*same, {**known, **codes})

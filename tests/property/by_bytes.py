@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 
 from mq9cluster.domain.command import Command
+from mq9cluster.domain.registry import AgentChange, AgentsSeen, Changes
 from mq9cluster.machine.apply import Machine
 from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_command, encode_parcel
 from tests.property.memory_view import MemoryView
@@ -22,7 +23,22 @@ def assert_same_by_bytes(entries: Iterable[tuple[int, Sequence[Command]]]) -> No
         found = by_bytes.apply_parcels(index, now_ms, [parcel])
         assert list(map(repr, found.outcomes[0])) == list(map(repr, expected.outcomes))
         assert found.changed == expected.changed
-        assert found.agents == expected.agents
+        assert one_by_one(found.agents) == one_by_one(expected.agents)
         one.write(expected.writes)
         other.write(found.writes)
         assert one.rows == other.rows
+
+
+def one_by_one(changes: Changes) -> list[AgentChange | tuple[int, tuple[str, str]]]:
+    """Changes with those who were seen together told one by one, in their order by when they
+    expire: in which order they were seen makes no difference.
+    """
+    told: list[AgentChange | tuple[int, tuple[str, str]]] = []
+    seen: list[tuple[int, tuple[str, str]]] = []
+    for change in changes:
+        if isinstance(change, AgentsSeen):
+            seen += [(change.expires_ms, agent) for agent in change.agents]
+        else:
+            told += (*sorted(seen), change)
+            seen = []
+    return [*told, *sorted(seen)]

@@ -7,7 +7,7 @@ from mq9cluster.domain import errors, limits, outcome
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.ports import Writes
 from mq9cluster.domain.read import Browse, Query
-from mq9cluster.domain.registry import AgentChange, AgentFound
+from mq9cluster.domain.registry import AgentFound, Changes
 from mq9cluster.machine import agents_read, reads
 from mq9cluster.machine.apply import Machine
 from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_command, encode_parcel
@@ -24,7 +24,7 @@ class MachineShard:
         self.index = self.machine.applied_index
         self.writes = Writes()  # of the last entry
         self.changed: set[bytes] = set()  # likewise
-        self.changes: list[AgentChange] = []  # likewise, of agents
+        self.changes: Changes = []  # likewise, of agents
         self.follower = Follower(agents_read.all_agents(self.store))
 
     def restart(self) -> None:

@@ -2,10 +2,10 @@
 
 from itertools import pairwise
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from mq9cluster.protocol.nats import FAIL, ServerParser
+from mq9cluster.protocol.nats import FAIL, PUB, ServerParser
 
 HEADER = b"NATS/1.0\r\nmq9-key: k\r\n\r\n"
 PAYLOAD_MAX = 64
@@ -61,6 +61,66 @@ def test_many_splits_and_small_shares_give_the_same_events(beginning, ending, pl
     cuts = sorted({0, len(data), *(place for place in places if place < len(data))})
     chunks = [data[start:stop] for start, stop in pairwise(cuts)]
     assert drain(ServerParser(PAYLOAD_MAX), chunks, events_max) == whole(data)
+
+
+REQUEST = b"PUB a.b in.1 5\r\nhello\r\n"
+LONG = b"s" * 4_000
+PIECES = st.sampled_from(
+    [
+        b"PUB ",
+        b"a.b ",
+        b"in.1 ",
+        b"5",
+        b"0",
+        b" ",
+        b"\r\n",
+        b"hello",
+        b"\n",
+        b"\x0b",
+        b"\xff",
+        b"+1",
+    ]
+)
+
+
+@given(st.one_of(st.lists(PIECES, max_size=9).map(b"".join), st.just(REQUEST)))
+@example(b"PUB a in 64\r\n%b\r\n" % (b"x" * 64))
+@example(b"PUB a in 65\r\n%b\r\n" % (b"x" * 65))
+@example(b"PUB %b %b 1\r\nx\r\n" % (LONG, b"r" * 87))  # a line of 4,096 bytes
+@example(b"PUB %b %b 1\r\nx\r\n" % (LONG, b"r" * 88))
+@example(b"PUB a in 005\r\nhello\r\n")
+@example(b"PUB a in 0000000005\r\nhello\r\n")
+@example(b"PUB a in 12\r\nhello\r\nPING\r\n\r\n")
+@example(b"PUB a in 5\r\nhello\r\nPING\r\n")
+@example(b"PUB a in 5\r\nhel\r\n")
+def test_a_request_taken_whole_is_the_event_it_is_otherwise(data):
+    parser = ServerParser(PAYLOAD_MAX)
+    request = parser.feed_request(data)
+    if request is None:
+        assert drain(parser, [data]) == whole(data), "nothing has happened"
+    else:
+        subject, reply, payload = request
+        assert whole(data) == [(PUB, subject, reply, None, payload)]
+    assert not parser.held_bytes or request is None
+
+
+def test_a_request_as_clients_write_it_is_taken_whole():
+    assert ServerParser(PAYLOAD_MAX).feed_request(REQUEST) == (b"a.b", b"in.1", b"hello")
+    longest = b"PUB a in 64\r\n%b\r\n" % (b"x" * 64)
+    assert ServerParser(PAYLOAD_MAX).feed_request(longest)
+    assert ServerParser(PAYLOAD_MAX).feed_request(b"PUB %b %b 1\r\nx\r\n" % (LONG, b"r" * 87))
+
+
+def test_no_request_is_taken_into_an_operation_that_has_begun_or_behind_one_that_waits():
+    parser = ServerParser(PAYLOAD_MAX)
+    parser.feed(b"PUB a %d\r\n" % len(REQUEST))
+    assert parser.feed_request(REQUEST) is None
+    assert parser.feed(REQUEST + b"\r\n") == [(PUB, b"a", None, None, REQUEST)]
+    parser.feed(b"PING\r\nPING\r\n", 1)
+    assert parser.feed_request(REQUEST) is None
+    failed = ServerParser(PAYLOAD_MAX)
+    failed.feed(b"RUBBISH\r\n")
+    assert failed.feed_request(REQUEST) is None
 
 
 WORDS = st.sampled_from(

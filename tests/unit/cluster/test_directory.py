@@ -16,7 +16,7 @@ from mq9cluster.cluster.directory import Directory, NotBuilt
 from mq9cluster.cluster.finding_here import ANYWHERE, Here
 from mq9cluster.cluster.search_thread import Searchable, Searching, SearchThread
 from mq9cluster.domain.agent import parse_card
-from mq9cluster.domain.registry import AgentChange, AgentRow, Change
+from mq9cluster.domain.registry import AgentChange, AgentRow, AgentsSeen, Change
 from mq9cluster.search.index import ShardIndex
 from mq9cluster.search.query import NO_STATISTICS, Answer, Question, parse_units
 from mq9cluster.search.together import search_together
@@ -90,7 +90,7 @@ class State:
 
     def seen(self, name: str, expires_ms: int) -> None:
         row = self.rows[ACCOUNT, name] = self.rows[ACCOUNT, name]._replace(expires_ms=expires_ms)
-        self.directory.follow([AgentChange(ACCOUNT, row.name, Change.SEEN, expires_ms)])
+        self.directory.follow([AgentsSeen(expires_ms, [(ACCOUNT, row.name)])])
 
     def gone(self, name: str, account: str = ACCOUNT) -> None:
         del self.rows[account, name]

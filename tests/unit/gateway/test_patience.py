@@ -203,7 +203,36 @@ async def test_a_node_that_goes_reads_and_answers_what_waits(gateway, beats):
     assert await wire.rest() == b'MSG in.box 1 12\r\n{"name":"a"}\r\n'
 
 
+async def test_who_has_as_much_under_way_as_may_be_is_read_on_when_it_is_answered(
+    start_gateway, beats
+):
+    gateway = await start_gateway(beats=beats, commands_in_flight_max=1)
+    gateway.handler.hold = True
+    wire = await gateway.open()
+    await arrived(gateway, wire, report(b"first"))
+    beats.come()
+    assert names(gateway) == [b"first"]
+    (session,) = gateway.listener.sessions.values()
+    assert session._paused
+    wire.send(report(b"second"))
+    gateway.handler.held.pop()(b"{}")
+    await eventually(lambda: session._unread)
+    beats.come()
+    assert names(gateway) == [b"first", b"second"]
+
+
+async def test_a_client_that_fails_what_takes_its_report_is_cut_off(gateway, beats):
+    wire = await gateway.open()
+    await arrived(gateway, wire, report())
+    gateway.handler.commands = None  # so that `handle` raises
+    with pytest.raises(AttributeError):
+        beats.come()
+    assert await wire.rest() == b""
+
+
 class Reader:
+    connection = 1
+
     def __init__(self, then=None):
         self.read = 0
         self.then = then
@@ -219,6 +248,10 @@ class Turns:
 
     def __init__(self):
         self.waiting = deque()
+        self.worked_for = []
+
+    def work(self, connection):
+        self.worked_for.append(connection)
 
     def wait(self, turn):
         self.waiting.append(turn)
@@ -246,6 +279,7 @@ def test_so_many_are_read_in_one_go_and_the_beat_is_over_behind_the_last(beats):
     for reader in readers:
         patient.wait(reader)
     beats.come()
+    assert turns.worked_for, "they are company to each other"
     assert sum(reader.read for reader in readers) == READ_TOGETHER
     assert not beats.over
     turns.waiting.popleft()()

@@ -19,7 +19,7 @@ from mq9cluster.domain.outcome import (
     Refused,
 )
 from mq9cluster.domain.ports import Family
-from mq9cluster.domain.registry import AgentChange, AgentFound, Change
+from mq9cluster.domain.registry import AgentChange, AgentFound, AgentsSeen, Change, Changes
 from mq9cluster.machine import keys, registry, rows
 from tests.property.machine_shard import MachineShard
 from tests.unit.machine.harness import START_MS, Shard, why
@@ -318,7 +318,7 @@ def test_an_embedder_is_dropped_step_by_step(monkeypatch: pytest.MonkeyPatch) ->
 # --- what followers are told ---------------------------------------------------------------------
 
 
-def changes(shard: Shard) -> list[AgentChange]:
+def changes(shard: Shard) -> Changes:
     backend = shard.backend
     assert isinstance(backend, MachineShard)
     return backend.changes
@@ -331,7 +331,7 @@ def test_followers_are_told_what_changed() -> None:
     registered = AgentChange("$G", "a", Change.REGISTERED, expires_ms, BODY, {"e": b"\x01"})
     assert changes(shard) == [registered]
     report(shard)
-    seen = AgentChange("$G", "a", Change.SEEN, expires_ms)
+    seen = AgentsSeen(expires_ms, [("$G", "a")])
     assert changes(shard) == [seen]
     register(shard, "a", "m")
     assert changes(shard) == [seen]
