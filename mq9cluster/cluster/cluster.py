@@ -49,7 +49,6 @@ from mq9cluster.cluster.wire import Kind
 from mq9cluster.domain.errors import Overloaded
 from mq9cluster.domain.failpoints import failpoint
 from mq9cluster.domain.ports import Clock, Random
-from mq9cluster.machine.agents_read import all_agents
 from mq9cluster.storage.database import Database
 from mq9cluster.storage.log import GroupLog
 from mq9cluster.storage.state import ShardState
@@ -233,6 +232,8 @@ class Cluster:
     ) -> tuple[RaftEngine, Group]:
         self.snapshots.tidy(number)
         log = GroupLog(self._database, number)
+        if isinstance(replica, Replica):
+            replica.recall(log)
         engine = RaftEngine(
             name=self.me.name,
             members=Members(tuple(sorted(names))),
@@ -291,9 +292,7 @@ class Cluster:
         send = partial(self._send, number)
         replica = Replica(number, state, self.clock, self._hold, send, send_state)
         if self.me.searchable:
-            directory = Directory(
-                self.me.searchable, lambda: all_agents(replica.machine.workspace), number
-            )
+            directory = Directory(self.me.searchable, replica.all_agents, number)
             replica.directory = self.directories[number] = directory
         engine, group = self._open_group(number, replica, names, replica.machine.applied_index)
         replica.start(engine, self._durability, group)

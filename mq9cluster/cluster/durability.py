@@ -129,6 +129,9 @@ class Group:
         "group",
         "kept_for",
         "log",
+        "needed_from",
+        "needed_on_disk",
+        "needed_when_syncing",
         "ready",
         "replacement",
         "standing_still",
@@ -145,6 +148,8 @@ class Group:
         self.applied = applied
         self.applied_when_syncing = applied
         self.applied_on_disk = applied
+        # The first applied entry of which the state does not say everything; 0 where it does.
+        self.needed_from = self.needed_when_syncing = self.needed_on_disk = 0
         self.ready: Ready | None = None  # under way
         self.replacement: Replacement | None = None  # waits until nothing is
         self.standing_still = False  # it is being switched to: the engine must hear nothing
@@ -352,6 +357,9 @@ class Durability:
             or log.bytes_kept > keep.bytes + keep.bytes_slack
         ):
             upto = group.applied_on_disk
+            for needed_from in (group.needed_on_disk, group.needed_from):
+                if needed_from:
+                    upto = min(upto, needed_from - 1)
             if group.kept_for and log.bytes_kept < KEPT_FOR_PEERS_BYTES_MAX:
                 upto = min(upto, *group.kept_for.values())
             log.compact(batch, log.compactable(upto, keep.entries, keep.bytes))
@@ -368,6 +376,7 @@ class Durability:
             if self._groups.get(group.group) is group:
                 index = replacement.switched()
                 group.applied = group.applied_when_syncing = group.applied_on_disk = index
+                group.needed_when_syncing = group.needed_on_disk = group.needed_from
                 group.standing_still = False
                 self.wake(group)
 
@@ -381,6 +390,7 @@ class Durability:
         extra, self._extra_written = self._extra_written, []
         for group in groups:
             group.applied_when_syncing = group.applied
+            group.needed_when_syncing = group.needed_from
         if self._costs.inline:
             self._sync()
             self._finish(groups, extra)
@@ -428,6 +438,7 @@ class Durability:
             ready, group.ready = group.ready, None
             if ready is not None and self._groups.get(group.group) is group:
                 group.applied_on_disk = group.applied_when_syncing
+                group.needed_on_disk = group.needed_when_syncing
                 self._synced(group, ready)
         for done in extra:
             done()

@@ -242,6 +242,9 @@ class MetaReplica:
 
     # --- another state, from the leader ----------------------------------------------------------
 
+    def write_heard(self) -> None:
+        """Its rows say everything."""
+
     @staticmethod
     def place_of(state: State) -> int:
         """The last entry that is in `state`."""

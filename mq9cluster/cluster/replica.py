@@ -17,7 +17,14 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from mq9cluster.cluster.beat import Beat
 from mq9cluster.cluster.durability import Durability, Group
-from mq9cluster.cluster.engine import MEMBERS_MARK, Engine, LogEntry, Message, NotLeader
+from mq9cluster.cluster.engine import (
+    MEMBERS_MARK,
+    Engine,
+    LogEntry,
+    LogReader,
+    Message,
+    NotLeader,
+)
 from mq9cluster.cluster.proposals import LOST, ParcelDone, Proposals
 from mq9cluster.cluster.shard_time import ShardTime
 from mq9cluster.cluster.waiting import WAITING_PER_SHARD_MAX, FetchDone, Waiter, WaitingRoom
@@ -29,9 +36,12 @@ from mq9cluster.domain.message import Message as MailMessage
 from mq9cluster.domain.outcome import HandedOut, Outcome, Refused, refused
 from mq9cluster.domain.ports import Clock, StateView, Writes
 from mq9cluster.domain.read import Browse, MessagesRead, Query
+from mq9cluster.domain.registry import AgentRow
 from mq9cluster.machine import reads
+from mq9cluster.machine.agents_read import all_agents
 from mq9cluster.machine.apply import Machine
 from mq9cluster.machine.codec import decode_entry
+from mq9cluster.storage.errors import StorageCorrupt
 
 if TYPE_CHECKING:
     from mq9cluster.cluster.directory import Directory
@@ -39,6 +49,7 @@ if TYPE_CHECKING:
 
 GIVEN_S: Final = 0.00001  # handing out, reading and answering one message
 SEARCHED_S: Final = 0.0000015  # looking at one in search of a tag
+RECALLED_BYTES: Final = 1 << 20  # of the log, read in one go at the start
 EXPIRE_WAIT_S_MAX: Final = 60.0  # a timer a year ahead would not follow a clock that is slewed
 
 
@@ -94,8 +105,36 @@ class Replica:
         self.proposals.start(engine)
         self._turns = durability.turns
         self._catch_up_to = engine.commit_index
+        self._keep_log()
         if self.directory is not None:
             self.directory.rebuild()
+
+    def recall(self, log: LogReader) -> None:
+        """Before the start: take from the log what rows do not say. Raises StorageCorrupt."""
+        at, end = self.machine.heard_from, self.machine.applied_index + 1
+        if at and not log.first_index() <= at < end <= log.last_index() + 1:
+            raise StorageCorrupt(
+                f"storage: shard {self.shard}: heartbeats stand in entries {at} to {end - 1}, its "
+                f"log holds {log.first_index()}..{log.last_index()}"
+            )
+        if at:
+            self.machine.recall(_data_of(log, at, end))
+
+    def write_heard(self) -> None:
+        """Have the rows say everything, which some heartbeats are in the log for otherwise."""
+        writes = self.machine.write_heard()
+        if writes:
+            self._state.commit(writes)
+            self._keep_log()
+
+    def _keep_log(self) -> None:
+        if self._group:
+            self._group.needed_from = self.machine.heard_from
+
+    def all_agents(self) -> Iterator[AgentRow]:
+        """Every agent of the shard, as `agents_read` gives them."""
+        self.write_heard()
+        return all_agents(self.machine.workspace)
 
     def stop(self) -> None:
         """Propose nothing more."""
@@ -164,6 +203,7 @@ class Replica:
             self._state.commit(applied.writes)
             if traced and traces:
                 traces.applied(self.shard, traced)
+            self._keep_log()
             self.entry_commands.observe(sum(map(len, applied.outcomes)))
             self.proposals.applied(entry, applied.outcomes)
             if applied.agents and self.directory is not None:
@@ -199,6 +239,7 @@ class Replica:
         self.proposals.let_go()
         self._state = state
         self.machine = Machine(state)
+        self._keep_log()
         self._heard_ms = self._clock.monotonic_ms()
         if self.directory is not None:
             self.directory.rebuild()
@@ -491,6 +532,14 @@ class Replica:
 
 def _nobody_waits(_: Outcome) -> None:
     """The outcome of what nobody asked for."""
+
+
+def _data_of(log: LogReader, at: int, end: int) -> Iterator[tuple[int, bytes]]:
+    """Entries at <= index < end, without data where they hold no parcels."""
+    while at < end:
+        for entry in log.read(at, end, RECALLED_BYTES):
+            yield entry.index, entry.data if has_parcels(entry.data) else b""
+            at = entry.index + 1
 
 
 def has_parcels(data: bytes) -> bool:

@@ -26,7 +26,10 @@ UNSYNCED_BYTES_MAX: Final = 1 << 20  # so that no sync of others has to carry mu
 
 
 class Holder(Protocol):
-    """A replica, as far as its state can be replaced."""
+    """A replica, as far as its state can be sent and replaced."""
+
+    def write_heard(self) -> None:
+        """Have the rows say all of the state."""
 
     def place_of(self, state: ShardState) -> int:
         """The last entry that is in `state`."""

@@ -10,12 +10,15 @@ from typing import NamedTuple
 
 from mq9cluster.domain.address import account_and_name, slot_of
 from mq9cluster.machine import keys
-from mq9cluster.machine.rows import check_version
+from mq9cluster.machine.rows import UnknownRowFormat, check_version
 
-_VERSION = SEEN_VERSION = 1
+_VERSION = 1
 _CARD = struct.Struct(">BQHHI")  # version, registered, address, codes, body
 _CODE = struct.Struct(">HI")
-SEEN = struct.Struct(">BIQQQ")  # version, ttl, seen, expires, due; the report_info follows
+# Version, ttl, seen, expires, due and, since 2, entry; the report_info follows.
+_SEEN = {1: struct.Struct(">BIQQQ"), 2: struct.Struct(">BIQQQQ")}
+_SEEN_VERSION = 2
+_PACK_SEEN = _SEEN[_SEEN_VERSION].pack
 _COUNT = struct.Struct(">BI")
 
 Codes = dict[str, bytes]
@@ -32,25 +35,29 @@ class Card(NamedTuple):
 
 class Seen(NamedTuple):
     """When an agent was last heard of. `expires_ms` 0: never. `due_ms`: when the schedule looks at
-    it again, 0: never.
+    it again, 0: never. `entry`: the one that changed it last.
     """
 
     ttl_s: int
     seen_ms: int
     expires_ms: int
     due_ms: int
+    entry: int
     report_info: bytes
 
 
 class Heard:
     """The same of one agent while it is worked on, with what every heartbeat of it needs at hand:
-    of those that report it is kept.
+    of those that report it is kept. `old_since`: the first entry that its row does not say; 0: it
+    says all.
     """
 
     __slots__ = (
         "due_ms",
         "expires_ms",
+        "index",
         "key",
+        "old_since",
         "ref",
         "report_info",
         "seen_ms",
@@ -63,16 +70,24 @@ class Heard:
         self.who = account_and_name(ref)
         self.key = keys.agent_seen(slot_of(ref), ref)
         self.ttl_s = self.seen_ms = self.expires_ms = self.due_ms = 0
+        self.index = self.old_since = 0
         self.report_info = b""
 
     def load(self, row: bytes) -> None:
         """Take over what its row says."""
-        self.ttl_s, self.seen_ms, self.expires_ms, self.due_ms, self.report_info = unpack_seen(row)
+        seen = unpack_seen(row)
+        self.ttl_s, self.seen_ms, self.expires_ms, self.due_ms, self.index, self.report_info = seen
 
     def row(self) -> bytes:
         """Its row."""
         times = (self.ttl_s, self.seen_ms, self.expires_ms, self.due_ms)
-        return SEEN.pack(_VERSION, *times) + self.report_info
+        return _PACK_SEEN(_SEEN_VERSION, *times, self.index) + self.report_info
+
+    def report(self, now_ms: int, report_info: bytes) -> None:
+        """It reported; without `report_info` what it said before stays."""
+        self.seen_ms = now_ms
+        self.expires_ms = now_ms + self.ttl_s * 1000 if self.ttl_s else 0
+        self.report_info = report_info or self.report_info
 
     def lives_at(self, now_ms: int) -> bool:
         """Whether its ttl has not passed."""
@@ -120,9 +135,11 @@ def unpack_codes(data: bytes, at: int, count: int) -> list[tuple[str, bytes]]:
 
 def unpack_seen(row: bytes) -> Seen:
     """What a seen row says."""
-    version, ttl_s, seen_ms, expires_ms, due_ms = SEEN.unpack_from(row)
-    check_version("seen", version)
-    return Seen(ttl_s, seen_ms, expires_ms, due_ms, row[SEEN.size :])
+    form = _SEEN.get(row[0])
+    if form is None:
+        raise UnknownRowFormat("seen", row[0])
+    _, ttl_s, seen_ms, expires_ms, due_ms, *entry = form.unpack_from(row)
+    return Seen(ttl_s, seen_ms, expires_ms, due_ms, entry[0] if entry else 0, row[form.size :])
 
 
 def pack_count(count: int) -> bytes:

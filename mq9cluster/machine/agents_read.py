@@ -1,6 +1,6 @@
 """What readers see of a shard's agents: all of them to build an index, a few for a page of hits.
 
-Over a committed view or a workspace alike. Expired agents that are not swept yet are among them:
+Expired agents that are not swept yet are among them:
 whoever asks compares `expires_ms` with the shard's time.
 """
 
@@ -11,10 +11,12 @@ from mq9cluster.domain.ports import Family, StateView
 from mq9cluster.domain.registry import AgentFound, AgentRow
 from mq9cluster.machine import keys
 from mq9cluster.machine.agent_rows import unpack_card, unpack_seen
+from mq9cluster.machine.workspace import Workspace
 
 
 def all_agents(view: StateView) -> Iterator[AgentRow]:
-    """Every agent of the shard, as of this call, in the order of slots and names.
+    """Every agent of the shard, as of this call, in the order of slots and names. All rows must be
+    written (`Machine.write_heard`).
 
     May be walked in another thread where the view's scans may.
     """
@@ -35,16 +37,15 @@ def _rows(
         yield AgentRow(*account_and_name(keys.agent_ref_of(key)), expires_ms, card.body, card.codes)
 
 
-def agents_at(view: StateView, account: str, names: Iterable[str]) -> list[AgentFound]:
+def agents_at(ws: Workspace, account: str, names: Iterable[str]) -> list[AgentFound]:
     """The agents of these names, in their order; those that are not registered are left out."""
     found: list[AgentFound] = []
     for name in names:
         ref = agent_ref(account, name)
-        slot = slot_of(ref)
-        card_row = view.get(Family.AGENTS, keys.agent_card(slot, ref))
-        seen_row = view.get(Family.AGENTS, keys.agent_seen(slot, ref))
-        if card_row is not None and seen_row is not None:
-            card, seen = unpack_card(card_row), unpack_seen(seen_row)
-            times = (seen.seen_ms, seen.expires_ms)
-            found.append(AgentFound(name, card.address, card.body, *times, seen.report_info))
+        row = ws.get(Family.AGENTS, keys.agent_card(slot_of(ref), ref))
+        heard = ws.heard(ref)
+        if row is not None and heard is not None:
+            card = unpack_card(row)
+            times = (heard.seen_ms, heard.expires_ms)
+            found.append(AgentFound(name, card.address, card.body, *times, heard.report_info))
     return found

@@ -5,7 +5,7 @@ It returns what to write and what each command came to; the caller writes both s
 index in one batch before it applies the next entry or answers anybody.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 from mq9cluster.domain.command import (
@@ -37,6 +37,7 @@ from mq9cluster.machine.codec import is_plain_send, open_parcel
 from mq9cluster.machine.plain_report import note_reports
 from mq9cluster.machine.plain_send import PlainSends
 from mq9cluster.machine.sessions import Sessions
+from mq9cluster.machine.unwritten import recall
 from mq9cluster.machine.workspace import Workspace
 
 
@@ -88,6 +89,21 @@ class Machine:
         """The last run of `node` that was ended here; 0 for none."""
         return self.workspace.ended_run(node)
 
+    @property
+    def heard_from(self) -> int:
+        """The first entry that the log must keep for the sake of heartbeats; 0 for none."""
+        return self.workspace.shard.heard_from
+
+    def recall(self, entries: Iterable[tuple[int, bytes]]) -> None:
+        """Before anything else, where `heard_from` is not 0: entries from there to the applied
+        one, as (index, data); those that are not the machine's without data.
+        """
+        recall(self.workspace, entries)
+
+    def write_heard(self) -> Writes | None:
+        """Between two entries: what the rows do not say yet, to be written; None where they do."""
+        return self.workspace.write_heard()
+
     def apply(self, index: int, stamp_ms: int, commands: Sequence[Command]) -> Applied:
         """Apply entry `index` of the log. An entry that is in the state already changes nothing."""
         ws = self.workspace
@@ -115,8 +131,10 @@ class Machine:
             if known is None:
                 known = self._carry_out(commands)
                 self._sessions.keep(parcel, known)
+            else:
+                ws.unwritten.write_all = True
             outcomes.append(known)
-        return AppliedParcels(ws.finish(), outcomes, ws.changed, ws.agents)
+        return AppliedParcels(ws.finish(sum(map(len, parcels))), outcomes, ws.changed, ws.agents)
 
     def _carry_out(self, commands: Sequence[Command | bytes]) -> list[Outcome]:
         """Carry out commands; those that are bytes are plain SENDs and REPORTs by name."""

@@ -183,6 +183,12 @@ def plain_report(ref: bytes, info: bytes) -> bytes:
     return _HEAD.pack(REPORT_KIND, len(ref)) + ref + info
 
 
+def plain_report_parts(data: bytes) -> tuple[bytes, bytes]:
+    """(agent reference, what it says) of one."""
+    end = 3 + (data[1] << 8 | data[2])
+    return data[3:end], data[end:]
+
+
 def is_heartbeat(command: Command | bytes) -> bool:
     """Whether a command of an opened parcel may wait for others to share an entry with."""
     if isinstance(command, bytes):

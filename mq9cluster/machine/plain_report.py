@@ -1,8 +1,8 @@
 """REPORTs by name, as nearly all commands of a quiet cluster are, noted from their very bytes.
 
 Does what `registry.report` does for them, which stays the rule: the state is the same either way
-(tests/property/test_plain_report.py). What depends on the ttl alone is made once for all in a row;
-a heartbeat then costs no object but its row. Called by `apply`.
+(tests/property/test_plain_report.py). What depends on the ttl alone is made once for all in a row,
+and the agent's own row is written later (`unwritten`). Called by `apply`.
 """
 
 from collections.abc import Sequence
@@ -13,11 +13,9 @@ from mq9cluster.domain.errors import AgentNotFound
 from mq9cluster.domain.outcome import AgentsReported, Outcome, refused
 from mq9cluster.domain.ports import Family
 from mq9cluster.domain.registry import AgentsSeen
-from mq9cluster.machine.agent_rows import SEEN, SEEN_VERSION
 from mq9cluster.machine.codec import REPORT_KIND
 from mq9cluster.machine.workspace import Workspace
 
-_PACK = SEEN.pack
 _Expiry = tuple[int, AgentsReported, list[tuple[str, str]]]
 
 
@@ -31,6 +29,7 @@ def note_reports(
     lately = ws.heard_lately
     look_up = lately.get
     rows = ws.writes.rows[Family.AGENTS]
+    index, mark = ws.index, ws.unwritten.mark
     add = outcomes.append
     by_ttl: dict[int, _Expiry] = {}
     for at in range(first, len(commands)):
@@ -54,9 +53,12 @@ def note_reports(
         heard.expires_ms = expires_ms
         if end < len(data):
             heard.report_info = data[end:]
-        rows[heard.key] = (
-            _PACK(SEEN_VERSION, ttl_s, now_ms, expires_ms, heard.due_ms) + heard.report_info
-        )
+        if not heard.old_since:
+            if heard.index == index:  # its row is of this very entry: `recall` would pass over us
+                rows[heard.key] = heard.row()
+            else:
+                mark(heard)
+        heard.index = index
         seen.append(heard.who)
         add(outcome)
     return len(commands)

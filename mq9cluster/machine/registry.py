@@ -166,10 +166,8 @@ def report(ws: Workspace, command: ReportAgent) -> AgentsReported:
 
 
 def _seen_now(ws: Workspace, heard: Heard, report_info: bytes) -> int:
-    """Note that an agent reported; when it expires now, in ms. Its `due_ms` is early enough."""
-    heard.seen_ms = ws.now_ms
-    heard.expires_ms = ws.now_ms + heard.ttl_s * 1000 if heard.ttl_s else 0
-    heard.report_info = report_info or heard.report_info
+    """Note that an agent reported; when it expires now, in ms."""
+    heard.report(ws.now_ms, report_info)
     ws.put_heard(heard)
     ws.agents.append(AgentsSeen(heard.expires_ms, [heard.who]))
     return heard.expires_ms

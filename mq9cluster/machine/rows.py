@@ -35,12 +35,21 @@ def check_version(kind: str, version: int) -> None:
 
 _SHARD = struct.Struct(">BQQQQQ")
 _SHARD_2 = struct.Struct(">BQQQQQQ")  # written where there are agents: older versions know none
+_SHARD_3 = struct.Struct(">BQQQQQQQQ")  # where heartbeats of agents are in the log alone
+_SHARDS = {1: _SHARD, 2: _SHARD_2, 3: _SHARD_3}
 
 
 class Shard:
-    """A shard's applied index, time (Unix ms), next mailbox number, and what it holds."""
+    """A shard's applied index, time (Unix ms), next mailbox number, and what it holds.
 
-    __slots__ = ("agents", "applied_index", "mailboxes", "messages", "next_number", "now_ms")
+    `heard_from`: the first entry of which the log alone says some REPORTs, 0 for none; `heard_ms`:
+    the shard's time before it.
+    """
+
+    __slots__ = (
+        "agents", "applied_index", "heard_from", "heard_ms", "mailboxes", "messages",
+        "next_number", "now_ms",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.applied_index = 0
@@ -49,6 +58,7 @@ class Shard:
         self.mailboxes = 0
         self.messages = 0
         self.agents = 0  # expired ones too, until they are swept
+        self.heard_from = self.heard_ms = 0
 
     def pack(self) -> bytes:
         """The row."""
@@ -59,6 +69,8 @@ class Shard:
             self.mailboxes,
             self.messages,
         )
+        if self.heard_from:
+            return _SHARD_3.pack(3, *held, self.agents, self.heard_from, self.heard_ms)
         if self.agents:
             return _SHARD_2.pack(2, *held, self.agents)
         return _SHARD.pack(1, *held)
@@ -67,9 +79,9 @@ class Shard:
     def unpack(cls, row: bytes) -> "Shard":
         """The shard a row says."""
         shard = cls()
-        if row[0] not in (1, 2):
+        form = _SHARDS.get(row[0])
+        if form is None:
             raise UnknownRowFormat("shard", row[0])
-        form = _SHARD if row[0] == 1 else _SHARD_2
         (
             _,
             shard.applied_index,
@@ -77,9 +89,9 @@ class Shard:
             shard.next_number,
             shard.mailboxes,
             shard.messages,
-            *agents,
+            *more,
         ) = form.unpack(row)
-        shard.agents = agents[0] if agents else 0
+        shard.agents, shard.heard_from, shard.heard_ms = (*more, 0, 0, 0)[:3]
         return shard
 
 

@@ -16,6 +16,7 @@ from mq9cluster.domain.ports import Family, StateView, Writes
 from mq9cluster.machine import keys, rows
 from mq9cluster.machine.agent_rows import Heard
 from mq9cluster.machine.rows import Group, HandOut, Mailbox, Shard
+from mq9cluster.machine.unwritten import UNWRITTEN_MAX, Unwritten
 
 if TYPE_CHECKING:
     from mq9cluster.domain.registry import AgentChange, AgentsSeen
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 MAILBOXES_CACHED_MAX = 8_192  # about 1 kB each
 NAMED_MAILBOXES_MAX = 64  # with up to a thousand groups each
 GROUPS_CACHED_MAX = 4_096  # small while little is held
-HEARD_CACHED_MAX = 16_384  # about 450 bytes each; looking for one is half of a heartbeat's cost
+# About 450 bytes each; looking for one is half of a heartbeat's cost.
+HEARD_CACHED_MAX = 2 * UNWRITTEN_MAX  # so that half of them can always go
 HELD_COUNTED_EVERY = 64  # entries: the count looks at every cached group
 HELD_CACHED_MAX = 400_000  # about 150 bytes each, all groups together
 
@@ -51,6 +53,7 @@ class Workspace:
         self._group_names: dict[bytes, list[str]] = {}  # by mailbox, where they were asked for
         self.behind: dict[bytes, dict[int, Behind]] = {}  # by mailbox and priority (see retention)
         self.heard_lately: dict[bytes, Heard] = {}  # by agent
+        self.unwritten = Unwritten(self.shard)
         self._dirty_mailboxes: list[Mailbox] = []
         self._dirty_groups: list[Group] = []
         self._pending_mailboxes: list[Mailbox] = []
@@ -67,9 +70,10 @@ class Workspace:
         self.changed = set()
         self.agents = []
         self.reindexed.clear()
+        self.unwritten.begin(index)
 
-    def finish(self) -> Writes:
-        """Write back what changed, with the applied index beside it."""
+    def finish(self, log_bytes: int = 0) -> Writes:
+        """Write back what changed, with the applied index beside it. `log_bytes`: of the entry."""
         table = self.writes.rows
         mailbox_rows = table[Family.MAILBOXES]
         for mailbox in self._dirty_mailboxes:
@@ -92,11 +96,20 @@ class Workspace:
         self._dirty_mailboxes.clear()
         self._pending_mailboxes.clear()
         self._dirty_groups.clear()
+        self.unwritten.end(log_bytes, table[Family.AGENTS])
         self.shard.applied_index = self.index
         self.shard.now_ms = self.now_ms
         table[Family.SHARDS][keys.SHARD_ROW] = self.shard.pack()
         self._trim()
         return self.writes
+
+    def write_heard(self) -> Writes | None:
+        """Between two entries: the rows of agents that are not written yet, if there are any."""
+        writes = Writes()
+        if not self.unwritten.write(writes.rows[Family.AGENTS]):
+            return None
+        writes.rows[Family.SHARDS][keys.SHARD_ROW] = self.shard.pack()
+        return writes
 
     @staticmethod
     def _write_buckets(group: Group, group_rows: dict[bytes, bytes | None]) -> None:
@@ -123,7 +136,8 @@ class Workspace:
             self._group_names.clear()
             self.behind.clear()
         if len(self.heard_lately) > HEARD_CACHED_MAX:
-            for ref in list(islice(self.heard_lately, HEARD_CACHED_MAX // 2)):
+            written = (ref for ref, heard in self.heard_lately.items() if not heard.old_since)
+            for ref in list(islice(written, HEARD_CACHED_MAX // 2)):
                 del self.heard_lately[ref]
         if self.index % HELD_COUNTED_EVERY == 0 and self._held_cached() > HELD_CACHED_MAX:
             self._groups.clear()
@@ -290,11 +304,14 @@ class Workspace:
 
     def put_heard(self, heard: Heard) -> None:
         """Write it; the next heartbeat will want it again."""
+        heard.index = self.index
+        self.unwritten.unmark(heard)
         self.heard_lately[heard.ref] = heard
         self.writes.rows[Family.AGENTS][heard.key] = heard.row()
 
     def forget_heard(self, heard: Heard) -> None:
         """Delete it."""
+        self.unwritten.unmark(heard)
         self.heard_lately.pop(heard.ref, None)
         self.delete(Family.AGENTS, heard.key)
 

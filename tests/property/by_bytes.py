@@ -26,6 +26,9 @@ def assert_same_by_bytes(entries: Iterable[tuple[int, Sequence[Command]]]) -> No
         assert one_by_one(found.agents) == one_by_one(expected.agents)
         one.write(expected.writes)
         other.write(found.writes)
+        for machine, view in ((by_command, one), (by_bytes, other)):
+            if writes := machine.write_heard():
+                view.write(writes)
         assert one.rows == other.rows
 
 

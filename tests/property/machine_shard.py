@@ -7,10 +7,15 @@ from mq9cluster.domain import errors, limits, outcome
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.ports import Writes
 from mq9cluster.domain.read import Browse, Query
-from mq9cluster.domain.registry import AgentFound, Changes
+from mq9cluster.domain.registry import AgentFound, AgentRow, Changes
 from mq9cluster.machine import agents_read, reads
 from mq9cluster.machine.apply import Machine
-from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_command, encode_parcel
+from mq9cluster.machine.codec import (
+    PARCEL_OF_NOBODY,
+    encode_command,
+    encode_entry,
+    encode_parcel,
+)
 from tests.property.agents_model import Follower, Known
 from tests.property.memory_view import MemoryView
 
@@ -18,27 +23,50 @@ from tests.property.memory_view import MemoryView
 class MachineShard:
     """One replica: its rows, its machine, and the index of the last entry."""
 
-    def __init__(self, store: MemoryView | None = None) -> None:
+    def __init__(self, store: MemoryView | None = None, log: list[bytes] | None = None) -> None:
         self.store = store or MemoryView()
+        self.log = log or []  # entries, from 1 on
         self.machine = Machine(self.store)
+        self._recall()
         self.index = self.machine.applied_index
         self.writes = Writes()  # of the last entry
         self.changed: set[bytes] = set()  # likewise
         self.changes: Changes = []  # likewise, of agents
-        self.follower = Follower(agents_read.all_agents(self.store))
+        self.follower = Follower(self.all_agents())
 
     def restart(self) -> None:
-        """Start anew from the rows."""
+        """Start anew from the rows, and what the log says beyond them."""
         self.machine = Machine(self.store)
+        self._recall()
+
+    def _recall(self) -> None:
+        start, end = self.machine.heard_from, self.machine.applied_index
+        if start:
+            self.machine.recall([(at, self.log[at - 1]) for at in range(start, end + 1)])
+
+    def write_heard(self) -> None:
+        """Have the rows say everything."""
+        writes = self.machine.write_heard()
+        if writes:
+            self.store.write(writes)
+
+    def all_agents(self) -> Iterator[AgentRow]:
+        """All agents, as an index is built of them."""
+        lately = self.machine.workspace.heard_lately.values()
+        unwritten = {heard.who: heard.expires_ms for heard in lately if heard.old_since}
+        for agent in agents_read.all_agents(self.store):
+            who = agent.account, agent.name
+            yield agent._replace(expires_ms=unwritten.get(who, agent.expires_ms))
 
     def copy(self) -> "MachineShard":
         """Another replica with the same rows."""
-        return MachineShard(self.store.copy())
+        return MachineShard(self.store.copy(), self.log[:])
 
     def entry(self, now_ms: int, commands: Sequence[c.Command]) -> list[outcome.Outcome]:
         """Apply one entry, as it stands in a log, and perform its writes."""
         self.index += 1
         parcel = encode_parcel(PARCEL_OF_NOBODY, [encode_command(command) for command in commands])
+        self.log.append(encode_entry(now_ms, [parcel]))
         applied = self.machine.apply_parcels(self.index, now_ms, [parcel])
         self.writes, self.changed = applied.writes, applied.changed
         self.changes = applied.agents
@@ -57,11 +85,11 @@ class MachineShard:
 
     def known_agents(self) -> Known:
         """All agents, as an index built now would know them."""
-        return Follower(agents_read.all_agents(self.store)).agents
+        return Follower(self.all_agents()).agents
 
     def agents_at(self, account: str, names: Iterable[str]) -> list[AgentFound]:
         """A page of agents."""
-        return agents_read.agents_at(self.store, account, names)
+        return agents_read.agents_at(self.machine.workspace, account, names)
 
     def query(
         self,

@@ -17,7 +17,7 @@ from mq9cluster.domain import command as c
 from mq9cluster.domain import limits
 from mq9cluster.domain.address import agent_ref, mailbox_ref
 from mq9cluster.domain.agent import card_digest
-from mq9cluster.machine import consumer_group, hand_outs, registry, rows
+from mq9cluster.machine import consumer_group, hand_outs, registry, rows, unwritten
 from tests.property.machine_comparison import (
     ACCOUNTS,
     AGENT_NAMES,
@@ -411,6 +411,7 @@ class WithSmallLimits(MachineAgainstModel):
                 GROUPS_PER_MAILBOX_MAX=small["GROUPS_PER_MAILBOX_MAX"],
                 HELD_PER_GROUP_MAX=small["HELD_PER_GROUP_MAX"],
             ),
+            patch.multiple(unwritten, LAG_ENTRIES=4, UNWRITTEN_MAX=2),
             patch.object(registry, "AGENTS_PER_STEP_MAX", small["AGENTS_PER_STEP_MAX"]),
             patch.object(rows, "HANDOUTS_REMEMBERED_MAX", small["HANDOUTS_REMEMBERED_MAX"]),
             patch.multiple(

@@ -7,7 +7,8 @@ that `Durability` measures a slow disk and moves its syncs to `offload`, where t
 sync that stalls has the process stand still, as one on the event loop does.
 
 It also keeps a digest of each shard's rows, by epoch, up to date with every change, so that states
-can be compared after every step: `on_state` is told after every batch that moved a shard's own row.
+can be compared after every step (all but heartbeats, whose rows a replica writes in its own time):
+`on_state` is told after every batch that moved a shard's own row.
 """
 
 import asyncio
@@ -18,6 +19,7 @@ from typing import Any, NoReturn
 
 from mq9cluster.domain.ports import Family
 from mq9cluster.machine import keys
+from mq9cluster.machine.rows import Shard
 from mq9cluster.storage import keyspace
 from mq9cluster.storage.database import FAMILIES, META_FAMILY, STATE_FAMILIES
 from mq9cluster.storage.errors import StorageCorrupt, StorageFailed
@@ -33,8 +35,17 @@ _OF_STATE = frozenset(STATE_FAMILIES)
 _OWN_ROWS = frozenset((keys.SHARD_ROW, b"meta"))
 _SHARDS = STATE_FAMILIES[Family.SHARDS]
 
+_AGENTS = STATE_FAMILIES[Family.AGENTS]
+
 OnState = Callable[[bytes, bytes, int], None]
 """Told of a shard's prefix, its own row, and the digest of all its rows."""
+
+
+def _without_heard(row: bytes) -> bytes:
+    """A shard's row, but for what says which heartbeats are in the log alone."""
+    shard = Shard.unpack(row)
+    shard.heard_from = 0
+    return shard.pack()
 
 
 class SimBatch:
@@ -151,8 +162,12 @@ class SimDatabase:
                 self._digest(name, key, value, 1)
 
     def _digest(self, family: str, key: bytes, value: bytes, sign: int) -> None:
-        prefix = key[:_PREFIX]
-        row = hash((family, key[_PREFIX:], value))  # compared within this run only
+        prefix, of_shard = key[:_PREFIX], key[_PREFIX:]
+        if family == _AGENTS and of_shard.startswith(keys.AGENTS_SEEN):
+            return  # written sooner or later; all of them are compared at the end
+        if family == _SHARDS and of_shard == keys.SHARD_ROW:
+            value = _without_heard(value)
+        row = hash((family, of_shard, value))  # compared within this run only
         self.digests[prefix] = self.digests.get(prefix, 0) + sign * row
 
     def _read_failed(self, error: StorageFailed) -> NoReturn:

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from mq9cluster.machine.agents_read import all_agents
 from tests.simulation import whole_agents
 from tests.simulation.checker import Violation
 from tests.simulation.whole_clients import GROUP, Client
@@ -180,7 +179,7 @@ class End:
             if current != self.world.embedder_id or embedders.model.following is not None:
                 return f"{node.name} has {embedders.model}, {self.world.embedder_id} is set"
             for replica in node.cluster.shards.replicas:
-                for agent in all_agents(replica.machine.workspace):
+                for agent in replica.all_agents():
                     if set(agent.codes) != set(embedders.wanted()):
                         where = f"{node.name}, shard {replica.shard}"
                         return f"{where}: {agent.name} has codes of {sorted(agent.codes)}"

@@ -42,6 +42,7 @@ from mq9cluster.machine import (
     retention,
     rows,
     search,
+    unwritten,
     workspace,
 )
 from mq9cluster.storage import log, store
@@ -71,6 +72,7 @@ TINY: tuple[tuple[ModuleType, dict[str, Any]], ...] = (
             "HELD_CACHED_MAX": 10,
         },
     ),
+    (unwritten, {"LAG_ENTRIES": 6, "LAG_BYTES": 2_000, "UNWRITTEN_MAX": 3}),
     (directory, {"ROWS_PER_STEP": 2, "BEHIND_CHANGES_MAX": 4}),
     (directory, {"SAVED_CHANGES_MIN": 2, "SAVED_LOOK_S": 0.3}),
     (directory_file, {"REST_S_MIN": 0.5}),

@@ -16,7 +16,6 @@ from mq9cluster.cluster.search_thread import Searchable
 from mq9cluster.domain import command as c
 from mq9cluster.domain.address import agent_ref, slot_of
 from mq9cluster.domain.limits import SLOTS
-from mq9cluster.machine import agents_read
 from mq9cluster.search.text import Analyzer
 from tests.property.machine_shard import MachineShard
 
@@ -50,7 +49,7 @@ class SearchedReplica:
         self.term = 1
         self.directory = Directory(
             Searchable(AtOnce(), lambda: ANALYZER),
-            lambda: agents_read.all_agents(self.shard.store),
+            self.shard.all_agents,
         )
         self.directory.rebuild()
 

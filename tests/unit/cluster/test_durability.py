@@ -387,6 +387,38 @@ async def test_a_log_whose_state_is_not_on_disk_is_never_compacted(tmp_path):
     rig.database.close()
 
 
+@pytest.mark.parametrize(
+    ("in_memory", "on_disk", "first"), [(0, 0, 8), (4, 0, 4), (0, 4, 4), (6, 4, 4), (4, 6, 4)]
+)
+async def test_the_log_is_kept_from_where_the_state_needs_it(tmp_path, in_memory, on_disk, first):
+    rig = Rig(tmp_path, retention=Retention(entries=1, entries_slack=0))
+    group = SoloGroup(rig, 1)
+    batch = rig.database.batch()
+    ready = Ready(None, None, [LogEntry(n, 1, b"x") for n in range(1, 9)], (), ())
+    handle = group.handle
+    handle.applied = handle.applied_on_disk = 8
+    handle.needed_from, handle.needed_on_disk = in_memory, on_disk
+    rig.loop._put(batch, handle, ready)
+    assert group.log.first_index() == first
+    rig.database.close()
+
+
+async def test_what_the_state_needs_of_the_log_counts_when_it_is_on_disk(tmp_path):
+    rig = Rig(tmp_path)
+    group = SoloGroup(rig, 1)
+    await slow(rig)
+    group.handle.needed_from = 3
+    group.propose(b"x")
+    await turns()
+    group.handle.needed_from = 0  # since the sync began
+    assert group.handle.needed_on_disk == 0
+    rig.held.release()
+    await turns()
+    assert group.handle.needed_on_disk == 3
+    rig.held.waiting.clear()
+    rig.database.close()
+
+
 async def test_the_sentinel_is_brought_up_to_date_about_once_a_second(tmp_path):
     checkpoints = []
     rig = Rig(tmp_path, checkpoint=lambda: checkpoints.append(rig.now))

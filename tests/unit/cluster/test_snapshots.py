@@ -106,6 +106,9 @@ class Follower:
             writes.rows[Family.MESSAGES][b"%08d" % entry.index] = b"v%d" % entry.index
             self.state.commit(writes)
 
+    def write_heard(self) -> None:
+        pass
+
     def place_of(self, state: ShardState) -> int:
         return int(state.get(Family.SHARDS, b"place") or 0)
 

@@ -366,11 +366,13 @@ def test_a_report_writes_one_small_row() -> None:
     backend = shard.backend
     assert isinstance(backend, MachineShard)
     written = {key: row for table in backend.writes.rows.values() for key, row in table.items()}
-    del written[keys.SHARD_ROW]
-    ((key, row),) = written.items()
+    assert list(written) == [keys.SHARD_ROW], "its own row is written later"
+    later = backend.machine.write_heard()
+    assert later is not None
+    ((key, row),) = later.rows[Family.AGENTS].items()
     assert key[:1] == keys.AGENTS_SEEN
     assert row is not None
-    assert len(row) < 40
+    assert len(row) < 48
 
 
 def test_nothing_is_left_of_agents_that_are_gone() -> None:
@@ -410,4 +412,14 @@ def test_a_shard_row_is_one_that_older_versions_read_where_there_are_no_agents(
     assert rows.Shard.unpack(row).agents == agents
     assert rows.Shard.unpack(row).pack() == row
     with pytest.raises(rows.UnknownRowFormat):
-        rows.Shard.unpack(b"\x03" + row[1:])
+        rows.Shard.unpack(b"\x04" + row[1:])
+
+
+def test_a_shard_row_says_which_heartbeats_are_in_the_log_alone() -> None:
+    shard = rows.Shard()
+    shard.agents, shard.heard_from, shard.heard_ms = 9, 5, 6
+    row = shard.pack()
+    assert row[0] == 3
+    again = rows.Shard.unpack(row)
+    assert (again.agents, again.heard_from, again.heard_ms) == (9, 5, 6)
+    assert again.pack() == row
