@@ -25,9 +25,9 @@ from bench.servers import Fleet, ServerFailed, mq9_fleet
 
 CORE_SHARE_MAX = 0.10
 SETTLE_SECONDS = 20.0  # what the REGISTERs left: indexes that follow
-# Of REPORTs that do not count: the first have the REGISTERs' files merged, and rows are written 512
-# entries (128 s) behind their REPORTs.
-WARM_SECONDS = 160.0
+# Of REPORTs that do not count: the first have the REGISTERs' files merged, and rows are written
+# 1,024 entries (256 s) behind their REPORTs.
+WARM_SECONDS = 290.0
 IDLE_SECONDS = 20.0
 BEAT_SECONDS = 0.01  # what is due of the REPORTs is sent so often
 REGISTERS_OUTSTANDING = 64  # on each connection that registers

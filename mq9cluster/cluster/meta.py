@@ -242,7 +242,7 @@ class MetaReplica:
 
     # --- another state, from the leader ----------------------------------------------------------
 
-    def write_heard(self) -> None:
+    def flush(self) -> None:
         """Its rows say everything."""
 
     @staticmethod

@@ -120,20 +120,20 @@ class Replica:
         if at:
             self.machine.recall(_data_of(log, at, end))
 
-    def write_heard(self) -> None:
+    def flush(self) -> None:
         """Have the rows say everything, which some heartbeats are in the log for otherwise."""
-        writes = self.machine.write_heard()
+        writes = self.machine.flush()
         if writes:
             self._state.commit(writes)
             self._keep_log()
 
     def _keep_log(self) -> None:
         if self._group:
-            self._group.needed_from = self.machine.heard_from
+            self._group.needed_from = self.machine.needed_from
 
     def all_agents(self) -> Iterator[AgentRow]:
         """Every agent of the shard, as `agents_read` gives them."""
-        self.write_heard()
+        self.flush()
         return all_agents(self.machine.workspace)
 
     def stop(self) -> None:

@@ -6,6 +6,7 @@ stops.
 
 import asyncio
 from collections.abc import Hashable
+from contextlib import suppress
 
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.replica import Replica
@@ -13,6 +14,7 @@ from mq9cluster.cluster.shard import Shard
 from mq9cluster.domain.address import slot_of
 from mq9cluster.domain.command import EndIncarnation
 from mq9cluster.domain.limits import SLOTS
+from mq9cluster.storage.errors import StorageFailed
 
 
 class Shards:
@@ -55,3 +57,7 @@ class Shards:
         for replica in self.replicas:
             replica.stop()
         await self._durability.idle()
+        if self._durability.error is None:
+            with suppress(StorageFailed):  # or the next start takes it from the log
+                for replica in self.replicas:
+                    replica.flush()

@@ -28,7 +28,7 @@ UNSYNCED_BYTES_MAX: Final = 1 << 20  # so that no sync of others has to carry mu
 class Holder(Protocol):
     """A replica, as far as its state can be sent and replaced."""
 
-    def write_heard(self) -> None:
+    def flush(self) -> None:
         """Have the rows say all of the state."""
 
     def place_of(self, state: ShardState) -> int:

@@ -132,7 +132,7 @@ class Snapshots:
 
         Reads every row in one go: for tests.
         """
-        self._members[number].holder.write_heard()
+        self._members[number].holder.flush()
         written, rows = RowsWritten(), ShardState(self._database, number).everything()
         while written.take(rows):
             pass
@@ -189,7 +189,7 @@ class Snapshots:
     async def _transfer(self, member: Member, peer: str) -> int | None:
         """Send the state; its place if the follower has come that far. Raises StorageFailed."""
         group, engine = member.group, member.engine
-        member.holder.write_heard()
+        member.holder.flush()
         # All of one moment: state, place and members.
         rows, index = ShardState(self._database, group.group).everything(), group.applied
         group.kept_for[peer] = index

@@ -16,7 +16,7 @@ from mq9cluster.machine.workspace import Workspace
 
 def all_agents(view: StateView) -> Iterator[AgentRow]:
     """Every agent of the shard, as of this call, in the order of slots and names. All rows must be
-    written (`Machine.write_heard`).
+    written (`Machine.flush`).
 
     May be walked in another thread where the view's scans may.
     """

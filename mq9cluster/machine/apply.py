@@ -91,8 +91,13 @@ class Machine:
 
     @property
     def heard_from(self) -> int:
-        """The first entry that the log must keep for the sake of heartbeats; 0 for none."""
+        """The first applied entry of which the log alone says some heartbeats; 0 for none."""
         return self.workspace.shard.heard_from
+
+    @property
+    def needed_from(self) -> int:
+        """The first applied entry that the log must keep; 0 for none."""
+        return self.workspace.needed_from
 
     def recall(self, entries: Iterable[tuple[int, bytes]]) -> None:
         """Before anything else, where `heard_from` is not 0: entries from there to the applied
@@ -100,9 +105,9 @@ class Machine:
         """
         recall(self.workspace, entries)
 
-    def write_heard(self) -> Writes | None:
+    def flush(self) -> Writes | None:
         """Between two entries: what the rows do not say yet, to be written; None where they do."""
-        return self.workspace.write_heard()
+        return self.workspace.flush()
 
     def apply(self, index: int, stamp_ms: int, commands: Sequence[Command]) -> Applied:
         """Apply entry `index` of the log. An entry that is in the state already changes nothing."""

@@ -77,13 +77,13 @@ class Sessions:
         session = self._sessions[parcel.node]
         session.kept.add(parcel.sequence)
         key = _outcome_key(parcel.node, parcel.sequence)
-        self._ws.put(Family.SHARDS, key, encode_outcomes(outcomes))
+        self._ws.put_passing(key, encode_outcomes(outcomes))
 
     def _begin(self, parcel: Parcel, old: Session | None) -> None:
         """A node's first parcel in a new run."""
         if old:
             for sequence in old.kept:
-                self._ws.delete(Family.SHARDS, _outcome_key(parcel.node, sequence))
+                self._ws.delete_passing(_outcome_key(parcel.node, sequence))
         session = self._sessions[parcel.node] = Session(parcel.incarnation, parcel.confirmed)
         self._write(parcel.node, session)
 
@@ -94,7 +94,7 @@ class Sessions:
         session.confirmed = parcel.confirmed
         for sequence in [sequence for sequence in session.kept if sequence <= parcel.confirmed]:
             session.kept.discard(sequence)
-            self._ws.delete(Family.SHARDS, _outcome_key(parcel.node, sequence))
+            self._ws.delete_passing(_outcome_key(parcel.node, sequence))
         self._write(parcel.node, session)
 
     def _write(self, node: int, session: Session) -> None:

@@ -14,7 +14,7 @@ has some written sooner; what they say does not.
 
 A REPORT in entry 700: its row says entry 300; the agent is marked, and entry 700 is kept. A crash
 at 900: rows stand at 900, less what is marked; `recall` goes through entries 700 to 900, finds the
-REPORT, and the agent is as it was. In entry 1212 the row is written, saying 700 or the last REPORT
+REPORT, and the agent is as it was. In entry 1724 the row is written, saying 700 or the last REPORT
 since.
 
 A parcel that comes twice is applied once, which a look at the log alone does not tell: an entry
@@ -25,6 +25,7 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from mq9cluster.domain.command import Command
 from mq9cluster.machine.agent_rows import Heard
 from mq9cluster.machine.codec import (
     REPORT_KIND,
@@ -37,9 +38,10 @@ from mq9cluster.machine.rows import Shard
 if TYPE_CHECKING:
     from mq9cluster.machine.workspace import Workspace
 
-LAG_ENTRIES: Final = 512  # two minutes of heartbeats alone; a start recalls them in a second
-LAG_BYTES: Final = 4 << 20  # of the log, where entries are large
+LAG_ENTRIES: Final = 1_024  # four minutes of heartbeats alone; a start recalls 400,000 in a second
+LAG_BYTES: Final = 8 << 20  # of the log, where entries are large
 UNWRITTEN_MAX: Final = 16_384  # agents
+WRITTEN_PART: Final = 32  # of these limits is written at once: some milliseconds of work
 
 Rows = dict[bytes, bytes | None]
 
@@ -74,18 +76,29 @@ class Unwritten:
         self.fresh = self._entries[-1].agents
 
     def end(self, log_bytes: int, rows: Rows) -> None:
-        """The entry, with so many bytes of parcels, ends: write what has waited long enough."""
+        """The entry, with so many bytes of parcels, ends: write what has waited long enough, and
+        a little more, so that the next entries need not.
+        """
         self.keep(log_bytes)
-        entries = self._entries
-        while entries and (
-            self.write_all
-            or entries[0].entry <= self.index - LAG_ENTRIES
-            or entries[0].log_bytes < self._log_bytes - LAG_BYTES
-            or self._count > UNWRITTEN_MAX
-        ):
-            self._write(entries.popleft(), rows)
-        self.write_all = False
-        self._note()
+        if self.write_all or self._waits_too_long():
+            entries = self._entries
+            while entries and (self.write_all or self._waits_too_long(by_part=WRITTEN_PART)):
+                self._write(entries.popleft(), rows)
+            self.write_all = False
+            self._note()
+
+    def _waits_too_long(self, by_part: int = 0) -> bool:
+        """Whether a limit is reached, or all but one part of so many."""
+        entries_max, bytes_max, agents_max = (
+            limit - limit // by_part if by_part else limit
+            for limit in (LAG_ENTRIES, LAG_BYTES, UNWRITTEN_MAX)
+        )
+        oldest = self._entries[0] if self._entries else None
+        return oldest is not None and (
+            oldest.entry <= self.index - entries_max
+            or oldest.log_bytes < self._log_bytes - bytes_max
+            or self._count > agents_max
+        )
 
     def keep(self, log_bytes: int) -> None:
         """The entry ends, and nothing is written."""
@@ -144,23 +157,26 @@ def recall(ws: "Workspace", entries: Iterable[tuple[int, bytes]]) -> None:
         unwritten.begin(index)
         shard.now_ms = max(stamp_ms, shard.now_ms)
         for parcel in parcels:
-            for command in open_parcel(parcel)[1]:
-                if isinstance(command, bytes) and command[0] == REPORT_KIND:
-                    _recall(ws, index, command)
+            _recall(ws, index, open_parcel(parcel)[1])
         unwritten.keep(sum(map(len, parcels)))
     shard.now_ms = applied_ms
 
 
-def _recall(ws: "Workspace", index: int, report: bytes) -> None:
-    """What `plain_report` does, where no row says it."""
-    ref, report_info = plain_report_parts(report)
-    heard = ws.heard(ref)
-    if heard is None or (heard.index >= index and not heard.old_since):
-        return  # it is gone, or its row is newer
+def _recall(ws: "Workspace", index: int, commands: Iterable[Command | bytes]) -> None:
+    """What `plain_report` does with those of one parcel, where no row says it."""
     now_ms = ws.shard.now_ms
-    if heard.lives_at(now_ms):
-        heard.report(now_ms, report_info)
-        if not heard.old_since:
-            ws.unwritten.mark(heard)
-        heard.index = index
-        ws.heard_lately[ref] = heard
+    lately = ws.heard_lately
+    look_up, mark = lately.get, ws.unwritten.mark
+    for command in commands:
+        if type(command) is not bytes or command[0] != REPORT_KIND:
+            continue
+        ref, report_info = plain_report_parts(command)
+        heard = look_up(ref) or ws.heard(ref)
+        if heard is None or (heard.index >= index and not heard.old_since):
+            continue  # it is gone, or its row is newer
+        if heard.lives_at(now_ms):
+            heard.report(now_ms, report_info)
+            if not heard.old_since:
+                mark(heard)
+            heard.index = index
+            lately[ref] = heard

@@ -3,7 +3,10 @@ written.
 
 Mailboxes and groups are decoded once and kept in bounded caches between entries; they are written
 back once an entry, however many commands touched them. The caches hold nothing that the rows do
-not say: a machine started anew behaves the same.
+not say: a machine started anew behaves the same. But what heartbeats changed is left to the log for
+a while (`unwritten`), and of entries that hold nothing else not even the shard's own books are
+handed out before ROWS_EVERY of them are there, or an entry that changes more: they are applied
+again at a start.
 """
 
 from bisect import insort
@@ -29,6 +32,9 @@ GROUPS_CACHED_MAX = 4_096  # small while little is held
 HEARD_CACHED_MAX = 2 * UNWRITTEN_MAX  # so that half of them can always go
 HELD_COUNTED_EVERY = 64  # entries: the count looks at every cached group
 HELD_CACHED_MAX = 400_000  # about 150 bytes each, all groups together
+ROWS_EVERY = 16  # entries: so many of heartbeats alone are one write of rows
+
+_NOT_BOOKS = tuple(family for family in Family if family is not Family.SHARDS)
 
 
 class Workspace:
@@ -42,7 +48,9 @@ class Workspace:
         self.stamp_ms = self.now_ms  # of the entry; `now_ms` is behind it while due things are done
         self.spent = 0  # work of this entry that comes in steps: messages and rows
         self.index = self.shard.applied_index
+        self.rows_at = self.index  # the last entry that the rows handed out say
         self.writes = Writes()
+        self._passing: set[bytes] = set()  # of these, rows of which none says anything yet
         self.changed: set[bytes] = set()
         self.agents: list[AgentChange | AgentsSeen] = []  # what this entry did to the registry
         self.reindexed: set[bytes] = set()  # mailboxes that agents joined or left in this entry
@@ -66,14 +74,16 @@ class Workspace:
         self.index = index
         self.now_ms = self.stamp_ms = max(stamp_ms, self.shard.now_ms)
         self.spent = 0
-        self.writes = Writes()
         self.changed = set()
         self.agents = []
         self.reindexed.clear()
         self.unwritten.begin(index)
 
     def finish(self, log_bytes: int = 0) -> Writes:
-        """Write back what changed, with the applied index beside it. `log_bytes`: of the entry."""
+        """Write back what changed, with the applied index beside it. `log_bytes`: of the entry.
+
+        Of heartbeats alone nothing is to be written yet: the entries are applied again at a start.
+        """
         table = self.writes.rows
         mailbox_rows = table[Family.MAILBOXES]
         for mailbox in self._dirty_mailboxes:
@@ -99,17 +109,34 @@ class Workspace:
         self.unwritten.end(log_bytes, table[Family.AGENTS])
         self.shard.applied_index = self.index
         self.shard.now_ms = self.now_ms
-        table[Family.SHARDS][keys.SHARD_ROW] = self.shard.pack()
         self._trim()
-        return self.writes
+        if self.agents and self.index % ROWS_EVERY and self._only_heartbeats():
+            return Writes()
+        return self._hand_out()
 
-    def write_heard(self) -> Writes | None:
-        """Between two entries: the rows of agents that are not written yet, if there are any."""
-        writes = Writes()
-        if not self.unwritten.write(writes.rows[Family.AGENTS]):
-            return None
+    def _only_heartbeats(self) -> bool:
+        """Whether nothing changed but the shard's own books."""
+        rows = self.writes.rows
+        return not (any(rows[family] for family in _NOT_BOOKS) or self.writes.ranges)
+
+    def _hand_out(self) -> Writes:
+        writes, self.writes = self.writes, Writes()
         writes.rows[Family.SHARDS][keys.SHARD_ROW] = self.shard.pack()
+        self.rows_at = self.shard.applied_index
+        self._passing.clear()
         return writes
+
+    def flush(self) -> Writes | None:
+        """Between two entries: all that the rows do not say yet, if there is any."""
+        heard = self.unwritten.write(self.writes.rows[Family.AGENTS])
+        return self._hand_out() if heard or self.needed_from else None
+
+    @property
+    def needed_from(self) -> int:
+        """The first entry that the log must keep, as the rows do not say all of it; 0 for none."""
+        unsaid = self.rows_at + 1 if self.rows_at < self.shard.applied_index else 0
+        heard_from = self.shard.heard_from
+        return min(unsaid, heard_from) if unsaid and heard_from else unsaid or heard_from
 
     @staticmethod
     def _write_buckets(group: Group, group_rows: dict[bytes, bytes | None]) -> None:
@@ -163,6 +190,21 @@ class Workspace:
     def delete(self, family: Family, key: bytes) -> None:
         """Delete a row, whether it is there or not."""
         self.writes.rows[family][key] = None
+
+    def put_passing(self, key: bytes, value: bytes) -> None:
+        """Write a row of the shard's books that is not there, and soon will not be again."""
+        books = self.writes.rows[Family.SHARDS]
+        if key not in books:  # or the one of before is yet to be deleted
+            self._passing.add(key)
+        books[key] = value
+
+    def delete_passing(self, key: bytes) -> None:
+        """Delete it: what was not handed out never was."""
+        if key in self._passing:
+            self._passing.remove(key)
+            del self.writes.rows[Family.SHARDS][key]
+        else:
+            self.delete(Family.SHARDS, key)
 
     def drop(self, family: Family, key_prefix: bytes) -> None:
         """Delete every row that begins with `key_prefix`."""

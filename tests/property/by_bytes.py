@@ -27,7 +27,7 @@ def assert_same_by_bytes(entries: Iterable[tuple[int, Sequence[Command]]]) -> No
         one.write(expected.writes)
         other.write(found.writes)
         for machine, view in ((by_command, one), (by_bytes, other)):
-            if writes := machine.write_heard():
+            if writes := machine.flush():
                 view.write(writes)
         assert one.rows == other.rows
 

@@ -12,6 +12,7 @@ from mq9cluster.machine import agents_read, reads
 from mq9cluster.machine.apply import Machine
 from mq9cluster.machine.codec import (
     PARCEL_OF_NOBODY,
+    decode_entry,
     encode_command,
     encode_entry,
     encode_parcel,
@@ -43,10 +44,14 @@ class MachineShard:
         start, end = self.machine.heard_from, self.machine.applied_index
         if start:
             self.machine.recall([(at, self.log[at - 1]) for at in range(start, end + 1)])
+        for index in range(end + 1, len(self.log) + 1):
+            self.store.write(
+                self.machine.apply_parcels(index, *decode_entry(self.log[index - 1])).writes
+            )
 
-    def write_heard(self) -> None:
+    def flush(self) -> None:
         """Have the rows say everything."""
-        writes = self.machine.write_heard()
+        writes = self.machine.flush()
         if writes:
             self.store.write(writes)
 

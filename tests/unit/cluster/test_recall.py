@@ -85,7 +85,7 @@ async def test_heartbeats_are_recalled_whatever_else_the_log_holds(log_and_store
     assert load_of(one) == b""
     one.recall(log)
     assert load_of(one) == b'{"load":2}'
-    one.write_heard()
+    one.flush()
     again = replica(store)
     again.recall(log)
     assert load_of(again) == b'{"load":2}'

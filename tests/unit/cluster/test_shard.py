@@ -12,10 +12,14 @@ from mq9cluster.cluster.engine import LogEntry, NotLeader
 from mq9cluster.cluster.proposals import LOST
 from mq9cluster.cluster.replica import Replica
 from mq9cluster.domain import failpoints
-from mq9cluster.domain.command import CreateMailbox, SendMessage
+from mq9cluster.domain.address import agent_ref
+from mq9cluster.domain.command import CreateMailbox, RegisterAgent, ReportAgent, SendMessage
 from mq9cluster.domain.errors import OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.outcome import MailboxCreated, MessageStored, Outcome, Refused
+from mq9cluster.machine.agents_read import agents_at
+from mq9cluster.machine.apply import Machine
 from mq9cluster.machine.codec import PARCEL_OF_NOBODY, encode_entry, encode_parcel
+from mq9cluster.storage.state import ShardState
 from tests.unit.cluster.one_shard import REF, OneShard, outcome_of, queried, replica_of, until, why
 
 HOUR_MS = 3_600_000
@@ -179,6 +183,28 @@ async def test_a_restart_keeps_what_was_acknowledged(one: OneShard) -> None:
     shard = await one.start()
     assert await queried(shard) == [b"kept"]
     assert await outcome_of(shard, SendMessage(REF, b"more")) == MessageStored(2)
+
+
+@pytest.mark.parametrize("orderly", [True, False])
+async def test_heartbeats_that_no_row_said_survive_a_restart(one: OneShard, orderly: bool) -> None:
+    agent = agent_ref("$G", "a")
+    shard = await one.start()
+    await outcome_of(shard, RegisterAgent(agent, "m", 60, b"{}", ()))
+    registered_at = replica_of(shard).machine.applied_index
+    for load in range(3):
+        await outcome_of(shard, ReportAgent(agent, b"%d" % load))
+    machine = replica_of(shard).machine
+    assert replica_of(shard)._group.needed_from == machine.needed_from == registered_at + 1
+    if orderly:
+        await one.shards.stop()
+    rows = Machine(ShardState(one.store.database, 0))
+    assert rows.applied_index == (machine.applied_index if orderly else registered_at)
+    assert rows.heard_from == 0
+    await one.durability.idle()
+    one.store.close()
+    shard = await one.start()
+    (found,) = agents_at(replica_of(shard).machine.workspace, "$G", ["a"])
+    assert found.report_info == b"2"
 
 
 async def test_a_full_shard_refuses_and_does_nothing(

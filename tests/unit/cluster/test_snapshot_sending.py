@@ -89,7 +89,7 @@ class Leader:
             self.database.write(batch)
             group: Any = SimpleNamespace(group=number, log=log, applied=100, kept_for={})
             engine: Any = self.engine
-            holder: Any = SimpleNamespace(write_heard=lambda: None)
+            holder: Any = SimpleNamespace(flush=lambda: None)
             self.snapshots.add(group, engine, holder)
             self.groups.append(group)
             self.write(number, b"n", b"%d" % number)

@@ -106,7 +106,7 @@ class Follower:
             writes.rows[Family.MESSAGES][b"%08d" % entry.index] = b"v%d" % entry.index
             self.state.commit(writes)
 
-    def write_heard(self) -> None:
+    def flush(self) -> None:
         pass
 
     def place_of(self, state: ShardState) -> int:

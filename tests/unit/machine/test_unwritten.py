@@ -1,6 +1,7 @@
 """Heartbeats that only the log says: when their rows are written, and that none is lost."""
 
 import struct
+from functools import partial
 
 import pytest
 
@@ -16,9 +17,11 @@ from mq9cluster.domain.ports import Family
 from mq9cluster.domain.registry import AgentFound
 from mq9cluster.machine import keys, unwritten
 from mq9cluster.machine.agent_rows import unpack_seen
+from mq9cluster.machine.apply import Machine
 from mq9cluster.machine.codec import Parcel, encode_command, encode_entry, encode_parcel
 from mq9cluster.machine.rows import UnknownRowFormat
 from mq9cluster.machine.unwritten import LAG_ENTRIES
+from mq9cluster.machine.workspace import ROWS_EVERY
 from tests.property.machine_shard import MachineShard
 
 START_MS = 1_700_000_000_000
@@ -26,7 +29,7 @@ A, B = agent_ref("$G", "a"), agent_ref("$G", "b")
 NOTHING = SendMessage(b"$G\0nowhere", b"x")  # refused
 
 
-def register(ref: bytes, ttl_s: int = 60) -> RegisterAgent:
+def register(ref: bytes, ttl_s: int = 3_600) -> RegisterAgent:
     return RegisterAgent(ref, "m", ttl_s, b"{}", ())
 
 
@@ -97,6 +100,18 @@ def test_a_row_is_written_when_so_many_bytes_of_the_log_lie_behind_it(shard, mon
     assert shard.row(A) == b""
     shard.idle(1)
     assert shard.row(A) == b'{"load":1}'
+
+
+def test_what_waits_is_written_in_portions(shard, monkeypatch):
+    monkeypatch.setattr(unwritten, "LAG_ENTRIES", 8)
+    monkeypatch.setattr(unwritten, "WRITTEN_PART", 4)
+    shard.say(report(A, 1))
+    shard.idle(1)
+    shard.say(report(B, 2))
+    shard.idle(5)
+    assert (shard.row(A), shard.row(B)) == (b"", b"")
+    shard.idle(1)
+    assert (shard.row(A), shard.row(B)) == (b'{"load":1}', b'{"load":2}')
 
 
 def test_a_row_is_written_when_too_many_wait(shard, monkeypatch):
@@ -192,7 +207,7 @@ def test_a_parcel_that_comes_twice_is_recalled_once(shard):
 
 def test_whoever_needs_all_rows_has_them_written(shard):
     shard.say(report(A, 1))
-    shard.write_heard()
+    shard.flush()
     assert shard.row(A) == b'{"load":1}'
     assert shard.machine.heard_from == 0
     shard.restart()
@@ -200,8 +215,8 @@ def test_whoever_needs_all_rows_has_them_written(shard):
     shard.say(report(A, 2))
     assert shard.row(A) == b'{"load":1}'
     shard.crash()
-    assert shard.machine.write_heard() is not None
-    assert shard.machine.write_heard() is None
+    assert shard.machine.flush() is not None
+    assert shard.machine.flush() is None
 
 
 def test_a_row_of_the_format_before_is_read():
@@ -229,3 +244,109 @@ def test_an_agent_whose_row_is_not_written_is_not_forgotten(shard, monkeypatch):
     assert A in shard.machine.workspace.heard_lately
     assert len(shard.machine.workspace.heard_lately) < len(others)
     shard.crash()
+
+
+# --- entries of heartbeats alone ------------------------------------------------------------------
+
+
+def heartbeats_until(shard: Replica, remainder: int) -> None:
+    """Entries of heartbeats alone, up to one whose index leaves that remainder."""
+    shard.say(report(A, 1))
+    while shard.index % ROWS_EVERY != remainder:
+        shard.say(report(A, shard.index))
+
+
+def rows_at(shard: Replica) -> int:
+    """The entry at which the rows stand."""
+    return Machine(shard.store).applied_index
+
+
+def test_entries_of_heartbeats_alone_are_written_together(shard):
+    first = shard.index
+    heartbeats_until(shard, ROWS_EVERY - 1)
+    assert rows_at(shard) == first
+    assert shard.machine.needed_from == first + 1
+    shard.say(report(B, 1))
+    assert rows_at(shard) == shard.index == ROWS_EVERY
+
+
+@pytest.mark.parametrize(
+    "command", [NOTHING, register(A), ReportAgents(b"$G\0m", b""), report(agent_ref("$G", "x"), 1)]
+)
+def test_whatever_else_is_in_an_entry_has_the_rows_written(shard, command):
+    heartbeats_until(shard, ROWS_EVERY - 2)
+    shard.say(command)
+    assert rows_at(shard) == shard.index
+
+
+def test_entries_that_no_row_says_are_applied_again_at_a_start(shard):
+    heartbeats_until(shard, ROWS_EVERY - 1)
+    heard, rows = shard.found(), rows_at(shard)
+    shard.crash()
+    assert shard.machine.applied_index == shard.index > rows
+    assert shard.found() == heard
+
+
+def say_in_parcel(shard: Replica, run: int, sequence: int, confirmed: int) -> list[object]:
+    shard.index += 1
+    now_ms = START_MS + 1_000 * shard.index
+    commands = [encode_command(report(A, sequence))]
+    parcel = encode_parcel(Parcel(1, run, sequence, confirmed), commands)
+    shard.log.append(encode_entry(now_ms, [parcel]))
+    applied = shard.machine.apply_parcels(shard.index, now_ms, [parcel])
+    shard.store.write(applied.writes)
+    return applied.outcomes
+
+
+def test_what_parcels_came_to_is_known_before_and_after_it_is_written(shard):
+    say = partial(say_in_parcel, shard, 1)
+
+    def outcomes() -> int:
+        return sum(key.startswith(b"outcome") for key in shard.store.rows[Family.SHARDS])
+
+    start = shard.index
+    for sequence in range(1, 10):
+        told = say(sequence, sequence - 1)
+    assert rows_at(shard) == start
+    pending = shard.machine.workspace.writes.rows[Family.SHARDS]
+    assert len(pending) == 2, "a session and an outcome; of those confirmed there is nothing to say"
+    shard.crash()
+    assert say(9, 8) == told
+    assert outcomes() == 1
+    shard.crash()
+    assert say(9, 8) == told
+    say(10, 9)
+    shard.flush()
+    assert outcomes() == 1, "an outcome that was written is deleted"
+
+
+def test_a_run_deletes_what_is_written_of_the_one_before_it(shard):
+    """Also where its own parcel of that number was confirmed before any row was written."""
+    for sequence in (1, 2):
+        say_in_parcel(shard, 1, sequence, 0)
+    shard.flush()
+    for sequence in (1, 2, 3):
+        say_in_parcel(shard, 2, sequence, sequence - 1)
+    shard.flush()
+    outcomes = [key for key in shard.store.rows[Family.SHARDS] if key.startswith(b"outcome")]
+    assert [key[-1] for key in outcomes] == [3]
+
+
+def test_rows_are_the_same_however_many_entries_were_written_together(shard):
+    other = Replica()
+    other.say(register(A), register(B))
+    for index in range(3 * ROWS_EVERY):
+        for one in (shard, other):
+            one.say(NOTHING if index % 20 == 19 else report((A, B)[index % 2], index))
+        other.flush()
+    for one in (shard, other):
+        one.flush()
+    assert shard.store.rows == other.store.rows
+
+
+def test_nothing_is_needed_of_the_log_once_all_is_flushed(shard):
+    heartbeats_until(shard, 5)
+    assert shard.machine.needed_from == shard.machine.heard_from > 0
+    shard.flush()
+    assert shard.machine.needed_from == 0
+    assert rows_at(shard) == shard.index
