@@ -310,7 +310,7 @@ class Durability:
         """Write what the woken groups ask for; whether they also had something to send at once."""
         sent = False
         woken, self._woken = self._woken, []
-        batch = self._disk.batch()
+        batch: Batch | None = None  # most turns have nothing for the disk
         entries = 0
         for group in woken:
             group.woken = False
@@ -329,6 +329,8 @@ class Durability:
             if ready.snapshots_needed:
                 group.callbacks.send_state(ready.snapshots_needed)
             if ready.entries or ready.hard_state is not None or ready.truncate_from is not None:
+                if batch is None:
+                    batch = self._disk.batch()
                 self._put(batch, group, ready)
                 entries += len(ready.entries)
                 group.ready = ready
@@ -336,10 +338,9 @@ class Durability:
             else:  # heartbeats and the like: nothing of it waits for the disk
                 self._synced(group, ready)
         extra, self._extra = self._extra, []
-        rows = len(batch)
-        if rows:
+        if batch is not None and len(batch):
+            self.turn_rows.observe(len(batch))
             self._disk.write(batch)
-            self.turn_rows.observe(rows)
             self.turn_entries.observe(entries)
         for more, done in extra:
             self._disk.write(more)

@@ -41,6 +41,10 @@ class Writes:
         self.rows: dict[Family, dict[bytes, bytes | None]] = {family: {} for family in Family}
         self.ranges: list[tuple[Family, bytes, bytes]] = []
 
+    def __bool__(self) -> bool:
+        """Whether there is anything to write."""
+        return any(self.rows.values()) or bool(self.ranges)
+
 
 class Clock(Protocol):
     """The node's clocks."""

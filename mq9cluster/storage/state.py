@@ -91,9 +91,9 @@ class ShardState:
         """Make `writes` visible, all or nothing. Unsynced: the entry they come from is in the log
         and is replayed.
         """
-        batch = self._database.batch()
-        self.write(writes, batch)
-        if len(batch):
+        if writes:
+            batch = self._database.batch()
+            self.write(writes, batch)
             self._database.write(batch)
 
     @failpoint("snapshot.drop")
