@@ -52,7 +52,7 @@ async def test_a_node_without_the_right_certificate_neither_hears_nor_is_heard(n
     # `a` and `b` have met and pinged each other several times: `c` had as many chances.
     await b.ears.until(lambda: len(b.ears.pings) >= 5)
     assert {ping[0] for ping in b.ears.pings} == {"a"}
-    assert b.ears.told == ["a up"]
+    assert {told.split()[0] for told in b.ears.told} == {"a"}  # up, or down too on a slow machine
     assert c.ears.told == c.ears.pings == []
 
 
