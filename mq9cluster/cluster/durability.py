@@ -338,7 +338,7 @@ class Durability:
             else:  # heartbeats and the like: nothing of it waits for the disk
                 self._synced(group, ready)
         extra, self._extra = self._extra, []
-        if batch is not None and len(batch):
+        if batch:
             self.turn_rows.observe(len(batch))
             self._disk.write(batch)
             self.turn_entries.observe(entries)

@@ -105,8 +105,8 @@ class Machine:
         """
         recall(self.workspace, entries)
 
-    def flush(self) -> Writes | None:
-        """Between two entries: what the rows do not say yet, to be written; None where they do."""
+    def flush(self) -> Writes:
+        """Between two entries: what the rows do not say yet, to be written."""
         return self.workspace.flush()
 
     def apply(self, index: int, stamp_ms: int, commands: Sequence[Command]) -> Applied:

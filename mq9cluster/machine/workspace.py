@@ -126,10 +126,10 @@ class Workspace:
         self._passing.clear()
         return writes
 
-    def flush(self) -> Writes | None:
-        """Between two entries: all that the rows do not say yet, if there is any."""
+    def flush(self) -> Writes:
+        """Between two entries: all that the rows do not say yet."""
         heard = self.unwritten.write(self.writes.rows[Family.AGENTS])
-        return self._hand_out() if heard or self.needed_from else None
+        return self._hand_out() if heard or self.needed_from else Writes()
 
     @property
     def needed_from(self) -> int:
