@@ -8,7 +8,6 @@ directory, so that both use the same disk.
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from chaos.cluster.ports import free_ports
 
 READY_SECONDS_MAX = 60.0
 STOP_SECONDS_MAX = 30.0  # a clean stop flushes; what takes longer is killed
@@ -163,15 +164,6 @@ def rss_bytes(pid: int, field: str = "VmRSS") -> int:
     """Resident memory of a process; VmHWM is its peak."""
     status = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in status if line.startswith(field))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that were free a moment ago, all different."""
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def mq9_fleet(

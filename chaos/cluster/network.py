@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from chaos.cluster.process import free_ports
+from chaos.cluster.ports import free_ports
 from chaos.cluster.switch import Rule
 from chaos.janitor import Janitor
 

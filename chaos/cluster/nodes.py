@@ -56,10 +56,10 @@ class FaultyNode(ServedNode):
         environment: Mapping[str, str],
         **flags: object,
     ) -> None:
-        super().__init__(data_dir, environment, name=name, **flags)
+        super().__init__(data_dir, environment, (place.nats, place.http), name=name, **flags)
         self.name = name
         self.place = place
-        self.host, self.port, self.http_port = place.host, place.nats, place.http
+        self.host = place.host
         self.prefix = place.prefix
         self.wanted = False
         self.paused = False

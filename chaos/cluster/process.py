@@ -1,5 +1,5 @@
-"""Real nodes, for tests and chaos: `python -m mq9cluster serve` as processes of their own, on ports
-the system chose.
+"""Real nodes, for tests and chaos: `python -m mq9cluster serve` as processes of their own, each on
+ports of its own.
 
 Owns starting, watching, killing and clearing them away; the fixtures `serve_node` and `shared_node`
 of tests/conftest.py hand them to tests, `cluster` makes faulty clusters of them. Bound to no event
@@ -10,44 +10,22 @@ whatever happens to the run, no node stays behind.
 import asyncio
 import json
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from chaos.cluster.ports import free_ports
 
 START_S_MAX = 60.0  # replaying a log on a busy machine
 STOP_S_MAX = 30.0
 
-# Below the range that the system gives to outgoing connections, so that a node which is down finds
-# its own free when it comes back.
-PORTS = range(15_000, 32_000)
-
 LogLine = dict[str, Any]
-
-_chance = random.SystemRandom()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports nobody listens on, and which no outgoing connection is given."""
-    found: list[int] = []
-    with ExitStack() as closing:
-        while len(found) < count:
-            port = _chance.choice(PORTS)
-            probe = closing.enter_context(socket.socket())
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            found.append(port)
-    return found
 
 
 class NodeDidNotStart(Exception):
@@ -68,20 +46,23 @@ class HttpAnswer(NamedTuple):
 class ServedNode:
     """One node. `flags` are those of `serve` with underscores: `max_payload=4096`.
 
-    Its environment has no `MQ9_` variable of ours, but those of `environment`. `port` and
-    `http_port` are known once it started, and stay the same when it starts again.
+    Its environment has no `MQ9_` variable of ours, but those of `environment`. `ports` are those
+    for clients and for HTTP, or any; they stay the same when it starts again.
     """
 
     def __init__(
-        self, data_dir: Path, environment: Mapping[str, str] | None = None, **flags: object
+        self,
+        data_dir: Path,
+        environment: Mapping[str, str] | None = None,
+        ports: tuple[int, int] | None = None,
+        **flags: object,
     ) -> None:
         self.data_dir = data_dir
         self.environment = dict(environment or {})
         self.flags: dict[str, object] = {"name": "node1", "lame_duck": 0, **flags}
         self.host = "127.0.0.1"
         self.prefix: tuple[str, ...] = ()  # of the command: where, or in what limits, it runs
-        self.port = 0
-        self.http_port = 0
+        self.port, self.http_port = ports or free_ports(2)
         self.log: list[LogLine] = []  # of the present or last run; no JSON: {"raw": text}
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None

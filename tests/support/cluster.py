@@ -15,7 +15,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from chaos.cluster.process import ServedNode, free_ports
+from chaos.cluster.ports import free_ports
+from chaos.cluster.process import ServedNode
 
 READY_S_MAX = 60.0  # a cluster on a busy machine
 LOOK_S = 0.05  # between two looks at what only polling tells
@@ -36,12 +37,7 @@ async def until(holds: Callable[[], Any], what: str, within_s: float = READY_S_M
 
 
 class ClusterNode(ServedNode):
-    """A node of a cluster. It keeps its ports from before its first start."""
-
-    def __init__(self, data_dir: Path, port: int, http_port: int, **flags: Any) -> None:
-        super().__init__(data_dir, **flags)
-        self.port = port
-        self.http_port = http_port
+    """A node of a cluster."""
 
     @property
     def name(self) -> str:
@@ -107,9 +103,8 @@ class ServedCluster:
         self.nodes = [
             ClusterNode(
                 data_dir / name,
-                ports[count + number],
-                ports[2 * count + number],
-                environment={**environment, **(environments or {}).get(name, {})},
+                {**environment, **(environments or {}).get(name, {})},
+                (ports[count + number], ports[2 * count + number]),
                 name=name,
                 peers=told,
                 peer_listen=f"127.0.0.1:{peers[name]}",

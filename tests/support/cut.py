@@ -9,7 +9,8 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from tests.support.cluster import ServedCluster, free_ports
+from chaos.cluster.ports import free_ports
+from tests.support.cluster import ServedCluster
 
 PIECE_BYTES = 1 << 16
 

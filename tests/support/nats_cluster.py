@@ -10,7 +10,7 @@ import sys
 import time
 from pathlib import Path
 
-from chaos.cluster.process import free_ports
+from chaos.cluster.ports import free_ports
 from tests.support.cluster import LOOK_S, READY_S_MAX, NotInTime
 
 NATS_SERVER = Path(sys.executable).parent / "nats-server"

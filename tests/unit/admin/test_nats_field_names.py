@@ -11,8 +11,8 @@ from pathlib import Path
 import nats
 import pytest
 
+from chaos.cluster.ports import free_ports
 from mq9cluster.admin import monitoring
-from tests.support.cluster import free_ports
 from tests.support.nats_py import settled
 from tests.support.wire import eventually
 from tests.unit.admin.stub import StubView

@@ -1,39 +1,24 @@
 """`mq9cluster dev` as a person runs it: one screen, ready, Ctrl-C, nothing left behind."""
 
 import os
-import random
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from chaos.cluster.process import PORTS
+from chaos.cluster.ports import free_ports
 
 NODES = 3  # unless told otherwise: as many ports in a row, twice
-
-
-def free_row():
-    """The first of NODES free ports in a row, which the system gives to no outgoing connection."""
-    while True:
-        first = random.choice(PORTS[:-NODES])
-        with ExitStack() as closing:
-            try:
-                for port in range(first, first + NODES):
-                    closing.enter_context(socket.socket()).bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return first
 
 
 class Screen:
     """A running `mq9cluster dev` and what it has printed."""
 
     def __init__(self, *arguments, **environment):
-        self.port, self.http_port = free_row(), free_row()
+        self.port, self.http_port = free_ports(NODES)[0], free_ports(NODES)[0]
         self.lines = []
         self.process = subprocess.Popen(
             [sys.executable, "-m", "mq9cluster", "dev", *arguments],

@@ -6,7 +6,6 @@ Run on the loop that nodes use and on asyncio's own.
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import suppress
@@ -15,6 +14,7 @@ from dataclasses import dataclass, field
 import pytest
 import uvloop
 
+from chaos.cluster.ports import free_ports
 from mq9cluster.cluster.peers import Flag, PeerIdentity, Peers
 
 NODE_IDS = {"a": "aaaa", "b": "bbbb", "c": "cccc"}
@@ -196,17 +196,11 @@ class Wire:
             writer.transport.abort()
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
 class Net:
     """The nodes of a test."""
 
     def __init__(self) -> None:
-        self.ports = {name: free_port() for name in NODE_IDS}
+        self.ports = dict(zip(NODE_IDS, free_ports(len(NODE_IDS)), strict=True))
         self.nodes: list[Node] = []
         self.wires: list[Wire] = []
 
