@@ -6,6 +6,7 @@ was only looked at, or whose server is down for a while, is taken by nobody. The
 UDP socket on its first port, which ends with the process however that ends.
 """
 
+import atexit
 import random
 import socket
 from contextlib import ExitStack
@@ -75,4 +76,6 @@ def _nobody_listens(ports: list[int]) -> bool:
 
 @cache
 def _ours() -> Ports:
-    return Ports()
+    ours = Ports()
+    atexit.register(ours.close)
+    return ours
