@@ -255,9 +255,9 @@ class Cluster:
         replicas: dict[int, Replica] = {}
         shards: list[Shard] = []
         for number, names in enumerate(state.placement):
-            replica = self._open_replica(number, names) if self.me.name in names else None
-            if replica:
-                replicas[number] = replica
+            replica = None
+            if self.me.name in names:
+                replica = replicas[number] = self._open_replica(number, names, len(state.placement))
             shards.append(self._shard(number, replica))
         self._links.know(replicas)
         self._service = Service(replicas)
@@ -286,11 +286,11 @@ class Cluster:
                 replica.proposals.traces = self.traces
         return shard
 
-    def _open_replica(self, number: int, names: Sequence[str]) -> Replica:
+    def _open_replica(self, number: int, names: Sequence[str], shards: int) -> Replica:
         state = ShardState(self._database, number)
         send_state = partial(self.snapshots.send, number)
         send = partial(self._send, number)
-        replica = Replica(number, state, self.clock, self._hold, send, send_state)
+        replica = Replica(number, state, self.clock, self._hold, send, send_state, shards=shards)
         if self.me.searchable:
             directory = Directory(self.me.searchable, replica.all_agents, number)
             replica.directory = self.directories[number] = directory

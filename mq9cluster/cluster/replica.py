@@ -71,11 +71,16 @@ class Replica:
         hold: Beat,
         send: Callable[[Sequence[Message]], None],
         send_state: Callable[[Sequence[str]], None] = lambda _: None,  # a group of one has no peers
+        *,
+        shards: int = 1,
     ) -> None:
-        """`hold`: the node's beat at which parcels that may wait become entries."""
+        """`hold`: the node's beat at which parcels that may wait become entries; `shards`: how many
+        the cluster has.
+        """
         self.shard = shard
+        self._shards = shards
         self.engine: Engine
-        self.machine = Machine(state)
+        self.machine = Machine(state, shards)
         self.directory: Directory | None = None  # set before the start, where agents are searched
         self.waiting_room = WaitingRoom()
         self.proposals = Proposals(shard, clock, self.wake, self._wake_next, hold)
@@ -238,7 +243,7 @@ class Replica:
         self._notice_leadership()
         self.proposals.let_go()
         self._state = state
-        self.machine = Machine(state)
+        self.machine = Machine(state, self._shards)
         self._keep_log()
         self._heard_ms = self._clock.monotonic_ms()
         if self.directory is not None:

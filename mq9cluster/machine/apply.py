@@ -66,8 +66,9 @@ class AppliedParcels(NamedTuple):
 class Machine:
     """One shard's state machine over a view of its committed rows."""
 
-    def __init__(self, view: StateView) -> None:
-        self.workspace = Workspace(view)
+    def __init__(self, view: StateView, shards: int = 1) -> None:
+        """One of so many shards."""
+        self.workspace = Workspace(view, shards)
         self._sessions = Sessions(self.workspace)
 
     @property

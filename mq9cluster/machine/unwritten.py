@@ -40,8 +40,9 @@ if TYPE_CHECKING:
 
 LAG_ENTRIES: Final = 1_024  # four minutes of heartbeats alone; a start recalls 400,000 in a second
 LAG_BYTES: Final = 8 << 20  # of the log, where entries are large
-UNWRITTEN_MAX: Final = 16_384  # agents
-WRITTEN_PART: Final = 32  # of these limits is written at once: some milliseconds of work
+UNWRITTEN_MAX: Final = 131_072  # agents of all shards together, which share a node's memory
+WRITTEN_PART: Final = 32  # of these limits is written at once
+WRITTEN_AGENTS_MAX: Final = 4_096  # but no more than so: ten milliseconds of work
 
 Rows = dict[bytes, bytes | None]
 
@@ -58,9 +59,20 @@ class _Marked(NamedTuple):
 class Unwritten:
     """The marked agents of one shard, by entry."""
 
-    __slots__ = ("_count", "_entries", "_log_bytes", "_shard", "fresh", "index", "write_all")
+    __slots__ = (
+        "_agents_max",
+        "_count",
+        "_entries",
+        "_log_bytes",
+        "_shard",
+        "fresh",
+        "index",
+        "write_all",
+    )
 
-    def __init__(self, shard: Shard) -> None:
+    def __init__(self, shard: Shard, shards: int) -> None:
+        """One of so many shards."""
+        self._agents_max = UNWRITTEN_MAX // shards
         self._shard = shard
         self._entries: deque[_Marked] = deque()
         self._log_bytes = 0
@@ -81,8 +93,15 @@ class Unwritten:
         """
         self.keep(log_bytes)
         if self.write_all or self._waits_too_long():
-            entries = self._entries
-            while entries and (self.write_all or self._waits_too_long(by_part=WRITTEN_PART)):
+            entries, count_before = self._entries, self._count
+            while entries and (
+                self.write_all
+                or self._waits_too_long()
+                or (
+                    count_before - self._count < WRITTEN_AGENTS_MAX
+                    and self._waits_too_long(by_part=WRITTEN_PART)
+                )
+            ):
                 self._write(entries.popleft(), rows)
             self.write_all = False
             self._note()
@@ -91,7 +110,7 @@ class Unwritten:
         """Whether a limit is reached, or all but one part of so many."""
         entries_max, bytes_max, agents_max = (
             limit - limit // by_part if by_part else limit
-            for limit in (LAG_ENTRIES, LAG_BYTES, UNWRITTEN_MAX)
+            for limit in (LAG_ENTRIES, LAG_BYTES, self._agents_max)
         )
         oldest = self._entries[0] if self._entries else None
         return oldest is not None and (

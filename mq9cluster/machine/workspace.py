@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 MAILBOXES_CACHED_MAX = 8_192  # about 1 kB each
 NAMED_MAILBOXES_MAX = 64  # with up to a thousand groups each
 GROUPS_CACHED_MAX = 4_096  # small while little is held
-# About 450 bytes each; looking for one is half of a heartbeat's cost.
+# Of all shards together. About 450 bytes each; looking for one is half of a heartbeat's cost.
 HEARD_CACHED_MAX = 2 * UNWRITTEN_MAX  # so that half of them can always go
 HELD_COUNTED_EVERY = 64  # entries: the count looks at every cached group
 HELD_CACHED_MAX = 400_000  # about 150 bytes each, all groups together
@@ -40,7 +40,8 @@ _NOT_BOOKS = tuple(family for family in Family if family is not Family.SHARDS)
 class Workspace:
     """One shard's state during an entry, and its caches in between."""
 
-    def __init__(self, view: StateView) -> None:
+    def __init__(self, view: StateView, shards: int = 1) -> None:
+        """`shards` of a cluster share a node's memory."""
         self._view = view
         row = view.get(Family.SHARDS, keys.SHARD_ROW)
         self.shard = Shard.unpack(row) if row else Shard()
@@ -61,7 +62,8 @@ class Workspace:
         self._group_names: dict[bytes, list[str]] = {}  # by mailbox, where they were asked for
         self.behind: dict[bytes, dict[int, Behind]] = {}  # by mailbox and priority (see retention)
         self.heard_lately: dict[bytes, Heard] = {}  # by agent
-        self.unwritten = Unwritten(self.shard)
+        self._heard_max = HEARD_CACHED_MAX // shards
+        self.unwritten = Unwritten(self.shard, shards)
         self._dirty_mailboxes: list[Mailbox] = []
         self._dirty_groups: list[Group] = []
         self._pending_mailboxes: list[Mailbox] = []
@@ -162,9 +164,9 @@ class Workspace:
         if len(self._group_names) > NAMED_MAILBOXES_MAX:
             self._group_names.clear()
             self.behind.clear()
-        if len(self.heard_lately) > HEARD_CACHED_MAX:
+        if len(self.heard_lately) > self._heard_max:
             written = (ref for ref, heard in self.heard_lately.items() if not heard.old_since)
-            for ref in list(islice(written, HEARD_CACHED_MAX // 2)):
+            for ref in list(islice(written, len(self.heard_lately) - self._heard_max // 2)):
                 del self.heard_lately[ref]
         if self.index % HELD_COUNTED_EVERY == 0 and self._held_cached() > HELD_CACHED_MAX:
             self._groups.clear()

@@ -24,10 +24,17 @@ from tests.property.memory_view import MemoryView
 class MachineShard:
     """One replica: its rows, its machine, and the index of the last entry."""
 
-    def __init__(self, store: MemoryView | None = None, log: list[bytes] | None = None) -> None:
+    def __init__(
+        self,
+        store: MemoryView | None = None,
+        log: list[bytes] | None = None,
+        *,
+        shards: int = 1,
+    ) -> None:
+        self.shards = shards
         self.store = store or MemoryView()
         self.log = log or []  # entries, from 1 on
-        self.machine = Machine(self.store)
+        self.machine = Machine(self.store, self.shards)
         self._recall()
         self.index = self.machine.applied_index
         self.writes = Writes()  # of the last entry
@@ -37,7 +44,7 @@ class MachineShard:
 
     def restart(self) -> None:
         """Start anew from the rows, and what the log says beyond them."""
-        self.machine = Machine(self.store)
+        self.machine = Machine(self.store, self.shards)
         self._recall()
 
     def _recall(self) -> None:

@@ -411,7 +411,7 @@ class WithSmallLimits(MachineAgainstModel):
                 GROUPS_PER_MAILBOX_MAX=small["GROUPS_PER_MAILBOX_MAX"],
                 HELD_PER_GROUP_MAX=small["HELD_PER_GROUP_MAX"],
             ),
-            patch.multiple(unwritten, LAG_ENTRIES=4, UNWRITTEN_MAX=2),
+            patch.multiple(unwritten, LAG_ENTRIES=4, UNWRITTEN_MAX=2, WRITTEN_AGENTS_MAX=1),
             patch.object(registry, "AGENTS_PER_STEP_MAX", small["AGENTS_PER_STEP_MAX"]),
             patch.object(rows, "HANDOUTS_REMEMBERED_MAX", small["HANDOUTS_REMEMBERED_MAX"]),
             patch.multiple(

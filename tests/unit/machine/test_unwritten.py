@@ -15,7 +15,7 @@ from mq9cluster.domain.command import (
 )
 from mq9cluster.domain.ports import Family
 from mq9cluster.domain.registry import AgentFound
-from mq9cluster.machine import keys, unwritten
+from mq9cluster.machine import keys, unwritten, workspace
 from mq9cluster.machine.agent_rows import unpack_seen
 from mq9cluster.machine.apply import Machine
 from mq9cluster.machine.codec import Parcel, encode_command, encode_entry, encode_parcel
@@ -115,11 +115,45 @@ def test_what_waits_is_written_in_portions(shard, monkeypatch):
 
 
 def test_a_row_is_written_when_too_many_wait(shard, monkeypatch):
-    monkeypatch.setattr(unwritten, "UNWRITTEN_MAX", 1)
+    monkeypatch.setattr(shard.machine.workspace.unwritten, "_agents_max", 1)
     shard.say(report(A, 1))
     assert shard.row(A) == b""
     shard.say(report(B, 2))
     assert (shard.row(A), shard.row(B)) == (b'{"load":1}', b"")
+    shard.crash()
+
+
+def test_a_portion_holds_so_many_agents_and_no_more(shard, monkeypatch):
+    monkeypatch.setattr(unwritten, "LAG_ENTRIES", 8)
+    monkeypatch.setattr(unwritten, "WRITTEN_PART", 2)
+    shard.say(report(A, 1))
+    shard.say(report(B, 2))
+    shard.idle(6)
+    monkeypatch.setattr(unwritten, "WRITTEN_AGENTS_MAX", 1)
+    shard.idle(1)
+    assert (shard.row(A), shard.row(B)) == (b'{"load":1}', b"")
+    shard.say(report(A, 3))
+    assert shard.row(B) == b'{"load":2}'
+    monkeypatch.setattr(unwritten, "WRITTEN_AGENTS_MAX", 2)
+    shard.say(report(B, 4))
+    shard.idle(7)
+    assert (shard.row(A), shard.row(B)) == (b'{"load":3}', b'{"load":4}')
+
+
+@pytest.mark.parametrize(("shards", "waiting"), [(1, 4), (2, 2), (3, 1)])
+def test_the_shards_of_a_cluster_share_what_may_wait_and_be_remembered(
+    monkeypatch, shards, waiting
+):
+    monkeypatch.setattr(unwritten, "UNWRITTEN_MAX", 4)
+    monkeypatch.setattr(workspace, "HEARD_CACHED_MAX", 8)
+    agents = [agent_ref("$G", f"{letter}") for letter in "abcde"]
+    shard = Replica(shards=shards)
+    shard.say(*map(register, agents))
+    for waits, agent in enumerate(agents, 1):
+        shard.say(report(agent, 1))
+        rows = [shard.row(one) for one in agents[:waits]]
+        assert rows.count(b"") == min(waits, waiting)
+    assert len(shard.machine.workspace.heard_lately) <= 8 // shards
     shard.crash()
 
 
@@ -237,7 +271,7 @@ def test_shard_time_that_went_on_without_its_clock_is_recalled(shard):
 
 
 def test_an_agent_whose_row_is_not_written_is_not_forgotten(shard, monkeypatch):
-    monkeypatch.setattr("mq9cluster.machine.workspace.HEARD_CACHED_MAX", 8)
+    monkeypatch.setattr(shard.machine.workspace, "_heard_max", 8)
     shard.say(report(A, 1))
     others = [agent_ref("$G", f"other-{number}") for number in range(9)]
     shard.say(*map(register, others))
