@@ -2,17 +2,21 @@
 
 `python -m bench.agents --nodes 3`, by hand. Agents are spread over connections and those over
 nodes; their REPORTs are spread evenly over time, so that most are alone in their socket's turn.
-Told is what REPORTs take beyond what the node takes idle: as the core was, and of an undisturbed
-core (`pace`). Exits with 1 when the former is more than their share, or an answer an error. With
-`--by mailbox` each agent reports by its mailbox instead of its name, which every shard is asked.
+Told is what REPORTs take beyond what the node takes idle: as the core was, of an undisturbed core
+as `pace` estimates it, and in the quiet windows of the run, those in which work was hardly
+disturbed. Exits with 1 when the last, or the first where no window was quiet, is more than their
+share, or an answer an error. With `--by mailbox` each agent reports by its mailbox instead of its
+name, which every shard is asked.
 """
 
 import argparse
 import asyncio
+import statistics
 import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,6 +33,8 @@ SETTLE_SECONDS = 20.0  # what the REGISTERs left: indexes that follow
 # 1,024 entries (256 s) behind their REPORTs.
 WARM_SECONDS = 290.0
 IDLE_SECONDS = 20.0
+WINDOW_SECONDS = 5.0
+QUIET_MAX = 1.25  # times as long as undisturbed work takes in a quiet window
 BEAT_SECONDS = 0.01  # what is due of the REPORTs is sent so often
 REGISTERS_OUTSTANDING = 64  # on each connection that registers
 DESCRIPTION = "Reads invoices, books them, and answers questions about the open ones. " * 6
@@ -64,19 +70,29 @@ async def _measure(fleet: Fleet, pace: Pace, options: argparse.Namespace, consol
     idle = await _load(fleet, pace, asyncio.sleep(IDLE_SECONDS, 0))
     busy = await _load(fleet, pace, _report(connections, options, options.seconds))
     rate = busy.reports / busy.seconds
+    quiet = [window for window in busy.windows if window.slowdown <= QUIET_MAX]
     shares = []
-    for server, whole, alone in zip(fleet.servers, busy.shares, idle.shares, strict=True):
+    for node, (server, whole, alone) in enumerate(
+        zip(fleet.servers, busy.shares, idle.shares, strict=True)
+    ):
         as_it_was = whole - alone
         share = whole / busy.slowdown - alone / idle.slowdown
-        shares.append(as_it_was)
+        in_quiet = [window.shares[node] - alone / idle.slowdown for window in quiet]
+        shares.append(statistics.median(in_quiet) if quiet else as_it_was)
         console.print(
             f"{server.name}: {100 * as_it_was:.1f} % of a core beyond {100 * alone:.1f} % idle, "
             f"{1e6 * as_it_was / rate:.1f} µs a REPORT; undisturbed {100 * share:.1f} %, "
             f"{1e6 * share / rate:.1f} µs; RSS {server.rss_bytes() / 2**20:.0f} MiB"
         )
+        if quiet:
+            console.print(
+                f"  in quiet windows {100 * shares[-1]:.1f} %, {100 * min(in_quiet):.1f} to "
+                f"{100 * max(in_quiet):.1f} %"
+            )
     console.print(
         f"work took {idle.slowdown:.2f} times as long as undisturbed while idle, "
-        f"{busy.slowdown:.2f} times while they reported"
+        f"{busy.slowdown:.2f} times while they reported; at most {QUIET_MAX} times in {len(quiet)} "
+        f"of {len(busy.windows)} windows of {WINDOW_SECONDS:g} s"
     )
     failed = sum(connection.failed for connection in connections)
     console.print(f"{rate:,.0f} REPORTs/s, {failed} errors")
@@ -85,22 +101,45 @@ async def _measure(fleet: Fleet, pace: Pace, options: argparse.Namespace, consol
     return 0 if max(shares) <= CORE_SHARE_MAX and not failed else 1
 
 
-class _Load(NamedTuple):
-    """What some time of work took."""
+class _Window(NamedTuple):
+    """What some time took."""
 
-    reports: int
     seconds: float
     shares: list[float]  # of a core, by node
     slowdown: float
 
 
+class _Load(NamedTuple):
+    """What some work took, as a whole and window by window."""
+
+    reports: int
+    seconds: float
+    shares: list[float]
+    slowdown: float
+    windows: list[_Window]
+
+
 async def _load(fleet: Fleet, pace: Pace, work: Awaitable[int]) -> _Load:
-    before, began_s = fleet.cpu_seconds(), time.monotonic()
-    reports = await work
-    ended_s = time.monotonic()
-    passed_s = ended_s - began_s
-    shares = [used / passed_s for used in fleet.used_since(before)]
-    return _Load(reports, passed_s, shares, pace.slowdown(began_s, ended_s))
+    looks = [(time.monotonic(), fleet.cpu_seconds())]
+    working = asyncio.ensure_future(work)
+    while not working.done():
+        await asyncio.wait((working,), timeout=WINDOW_SECONDS)
+        looks.append((time.monotonic(), fleet.cpu_seconds()))
+    windows = [
+        _window(pace, before, after)
+        for before, after in pairwise(looks)
+        if after[0] - before[0] >= WINDOW_SECONDS / 2  # what is left at the end may be too short
+    ]
+    return _Load(working.result(), *_window(pace, looks[0], looks[-1]), windows)
+
+
+def _window(
+    pace: Pace, before: tuple[float, list[float]], after: tuple[float, list[float]]
+) -> _Window:
+    """Between two looks at the clock and what each node has used."""
+    seconds = after[0] - before[0]
+    shares = [(now - then) / seconds for now, then in zip(after[1], before[1], strict=True)]
+    return _Window(seconds, shares, pace.slowdown(before[0], after[0]))
 
 
 async def _register(connections: list[Connection], agents: int) -> None:
