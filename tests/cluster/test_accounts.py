@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ServeCluster
+from tests.support.careful import CarefulMq9
 from tests.support.cluster import ServedCluster
-from tests.support.mq9 import Mq9, fresh
+from tests.support.mq9 import fresh, ids
 from tests.support.raw_nats import Delivered, RawNats, publication
 
 USERS = "".join(
@@ -66,27 +67,26 @@ async def test_accounts_are_apart_at_every_node(cluster: ServedCluster) -> None:
         got = [await heard_first(queue) for _ in range(20)]
         assert sorted(got) == sorted(b"%b%d" % (name, number) for number in range(20))
     # Mailboxes of one name are two.
+    of_a, of_b = [CarefulMq9(client) for client in a], [CarefulMq9(client) for client in b]
     box = fresh()
-    assert (await Mq9(a[0]).ask("MAILBOX.CREATE", {"name": box}))["mail_address"] == box
-    await Mq9(a[1]).ask(f"MSG.SEND.{box}", b"for A")
-    for client in b:
+    assert await of_a[0].create(box) == box
+    await of_a[1].send(box, b"for A")
+    for client in of_b:
         for command in (f"MSG.QUERY.{box}", f"MSG.FETCH.{box}", f"MSG.DELETE.{box}.1"):
-            assert (await Mq9(client).ask(command, {}))["code"] == "mailbox_not_found"
-    assert (await Mq9(b[2]).ask("MAILBOX.CREATE", {"name": box}))["mail_address"] == box
-    assert (await Mq9(b[0]).ask(f"MSG.QUERY.{box}", {}))["messages"] == []
-    assert len((await Mq9(a[2]).ask(f"MSG.QUERY.{box}", {}))["messages"]) == 1
+            assert (await client.ask(command, {}))["code"] == "mailbox_not_found"
+    assert await of_b[2].create(box) == box
+    assert ids(await of_b[0].query(box)) == []
+    assert ids(await of_a[2].query(box)) == [1]
     # So are agents.
-    assert (await Mq9(a[0]).ask("AGENT.REGISTER", {"name": "worker"}))["error"] == ""
-    assert [one["name"] for one in (await Mq9(a[2]).ask("AGENT.DISCOVER", {}))["agents"]] == [
-        "worker"
-    ]
-    for client in b:
-        assert (await Mq9(client).ask("AGENT.DISCOVER", {}))["agents"] == []
-        assert (await Mq9(client).ask("AGENT.UNREGISTER", {"name": "worker"}))["code"] == (
-            "agent_not_found"
-        )
-    for client in (*a, *b):
-        await client.close()
+    worker = {"name": "worker"}
+    assert (await of_a[0].ask("AGENT.REGISTER", worker))["error"] == ""
+    (found,) = (await of_a[2].ask("AGENT.DISCOVER", {}))["agents"]
+    assert found["name"] == "worker"
+    for client in of_b:
+        assert (await client.ask("AGENT.DISCOVER", {}))["agents"] == []
+        assert (await client.ask("AGENT.UNREGISTER", worker))["code"] == "agent_not_found"
+    for connection in (*a, *b):
+        await connection.close()
 
 
 async def _interest_arrived(

@@ -10,6 +10,7 @@ from typing import Any
 import nats
 
 from tests.conftest import ServeCluster
+from tests.support.careful import CarefulMq9
 from tests.support.cluster import ClusterNode, ServedCluster, until
 from tests.support.mq9 import Mq9, ids, payloads
 
@@ -132,7 +133,7 @@ async def test_a_node_that_was_away_too_long_is_brought_the_state_while_work_goe
     cluster = await serve_cluster(shards=SHARDS, environment=ENVIRONMENT)
     *others, late = cluster
     connection = await connect(*others)
-    mq9 = Mq9(connection)
+    mq9 = CarefulMq9(connection)
     boxes = [await mq9.box("late") for _ in range(12)]
     await late.kill()
     await fill(mq9, boxes, 150)
@@ -153,7 +154,7 @@ async def test_a_node_that_was_away_too_long_is_brought_the_state_while_work_goe
     await until(leads_again, "the late node leads again", CAUGHT_UP_S_MAX)
     there = await connect(late)
     for box in boxes:
-        assert await newest(Mq9(there), load, box) == load.acknowledged[box][-KEYS:]
+        assert await newest(CarefulMq9(there), load, box) == load.acknowledged[box][-KEYS:]
     await there.close()
     await connection.close()
 
@@ -164,7 +165,7 @@ async def test_a_node_that_is_killed_while_it_is_brought_the_state_takes_it_in_t
     cluster = await serve_cluster(shards=SHARDS, environment=ENVIRONMENT)
     *others, late = cluster
     connection = await connect(*others)
-    mq9 = Mq9(connection)
+    mq9 = CarefulMq9(connection)
     boxes = [await mq9.box("killed") for _ in range(4)]
     await late.kill()
     await fill(mq9, boxes, 300)

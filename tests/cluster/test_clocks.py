@@ -13,6 +13,7 @@ import nats
 import pytest
 
 from tests.conftest import ServeCluster
+from tests.support.careful import CarefulMq9
 from tests.support.cluster import ServedCluster, until
 from tests.support.mq9 import Mq9
 from tests.support.returning import close_for_good
@@ -39,7 +40,7 @@ async def open_at() -> AsyncIterator[Open]:
 
     async def open_one(node: Any) -> Mq9:
         opened.append(await nats.connect(node.url, max_reconnect_attempts=-1))
-        return Mq9(opened[-1])
+        return CarefulMq9(opened[-1])
 
     yield open_one
     for connection in opened:

@@ -6,6 +6,7 @@ bench/crowd.py measures the same with more of them, and the time.
 import asyncio
 
 from tests.conftest import ServeCluster, ServeNode
+from tests.support.careful import CarefulMq9
 from tests.support.hostile import memory_bytes
 from tests.support.mq9 import Mq9, ids
 from tests.support.raw_nats import ConnectionEnded, RawNats
@@ -34,7 +35,7 @@ async def test_all_clients_of_a_node_that_died_are_served_by_the_others(
 ) -> None:
     cluster = await serve_cluster(shards=4)
     dying, *others = cluster
-    owner = Mq9(await RawNats.connect(others[0].host, others[0].port))
+    owner = CarefulMq9(await RawNats.connect(others[0].host, others[0].port))
     address = await owner.box("crowd")
     crowd = [await RawNats.connect(dying.host, dying.port) for _ in range(CROWD)]
     await dying.kill()

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import At
+from tests.support.careful import CarefulMq9
 from tests.support.cluster import ServedCluster, until
 from tests.support.cut import Wires
 from tests.support.load import Load
@@ -53,8 +54,8 @@ async def test_a_node_that_is_cut_off_gives_up_what_it_held_and_cannot_use_it(
     victim = await cluster.leader_of(0)
     first, second = cluster.others(victim)
     holder, idle, named = [await at(victim) for _ in range(3)]
-    there, idler, worker = Mq9(holder), Mq9(idle), Mq9(named)
-    taker, watcher = Mq9(await at(first)), Mq9(await at(second))
+    there, idler, worker = CarefulMq9(holder), Mq9(idle), CarefulMq9(named)
+    taker, watcher = CarefulMq9(await at(first)), CarefulMq9(await at(second))
     addresses = [await taker.box() for _ in range(MAILBOXES)]
     held_boxes = [await taker.box() for _ in range(8)]  # in several shards
     for box in held_boxes:
@@ -64,7 +65,7 @@ async def test_a_node_that_is_cut_off_gives_up_what_it_held_and_cannot_use_it(
     assert ids(await worker.fetch(longer, "g", ack_wait_ms=600_000, consumer="w")) == [1]
     known = await idler.box()
 
-    clients = [Mq9(await at(node)) for node in (first, second)] * 4
+    clients = [CarefulMq9(await at(node)) for node in (first, second)] * 4
     async with Load(clients, addresses, "c") as load:
         await asyncio.sleep(CALM_S)
         async with network.cut_off(victim.name):
@@ -88,7 +89,7 @@ async def test_a_node_that_is_cut_off_gives_up_what_it_held_and_cannot_use_it(
 
     await until(lambda: bool(victim.events("new run begun")), "it begins a new run", BACK_S_MAX)
     await victim.until_ready()
-    back = Mq9(await at(victim))
+    back = CarefulMq9(await at(victim))
     for box in held_boxes:  # held by one, who can use it
         assert ids(await back.fetch(box, "g")) == []
         assert ids(await watcher.fetch(box, "g")) == []

@@ -217,7 +217,7 @@ async def test_shards_that_do_not_answer_are_named_and_stale_is_answered(
         assert len(await names(node)) == 100
     async with cluster[1].paused(), cluster[2].paused():
         started_s = time.monotonic()
-        reply = await mq9.ask("AGENT.DISCOVER", {"limit": 500})
+        reply = await Mq9(mq9.connection).ask("AGENT.DISCOVER", {"limit": 500})
         assert reply["code"] == "unavailable", reply
         assert time.monotonic() - started_s < ANSWER_S_MAX
         stale = await mq9.ask("AGENT.DISCOVER", {"limit": 500, "consistency": "stale"})

@@ -7,6 +7,7 @@ import pytest
 
 from tests.cluster.conftest import At
 from tests.conftest import ServeCluster
+from tests.support.careful import CarefulMq9
 from tests.support.cluster import ClusterNode, until
 from tests.support.mq9 import Mq9, payloads
 
@@ -30,8 +31,8 @@ async def test_a_node_with_an_empty_disk_is_not_let_in_also_by_peers_that_just_s
 ) -> None:
     cluster = await serve_cluster()
     first, second, victim = cluster
-    box = await Mq9(await at(first)).box()
-    await Mq9(await at(first)).send(box, b"kept")
+    box = await CarefulMq9(await at(first)).box()
+    await CarefulMq9(await at(first)).send(box, b"kept")
     await emptied(victim)
     await first.kill()
     await second.kill()
@@ -46,7 +47,7 @@ async def test_a_node_with_an_empty_disk_is_not_let_in_also_by_peers_that_just_s
     await first.until_ready()
     await second.until_ready()
     assert not victim.events("ready")
-    there = Mq9(await at(second))
+    there = CarefulMq9(await at(second))
     assert payloads(await there.query(box)) == [b"kept"]
     assert await there.send(box, b"more") == 2
 
@@ -56,7 +57,7 @@ async def test_a_majority_of_empty_disks_founds_no_new_cluster(
 ) -> None:
     cluster = await serve_cluster()
     kept, *victims = cluster
-    box = await Mq9(await at(kept)).box()
+    box = await CarefulMq9(await at(kept)).box()
     for victim in victims:
         await emptied(victim)
         victim.spawn_now()

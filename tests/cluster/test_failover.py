@@ -13,6 +13,7 @@ import nats
 import pytest
 
 from tests.cluster.conftest import At as RawAt
+from tests.support.careful import CarefulMq9
 from tests.support.cluster import ClusterNode, ServedCluster, until
 from tests.support.load import Load
 from tests.support.mq9 import Mq9, ids
@@ -35,7 +36,7 @@ def at(at: RawAt) -> At:
     """`await at(node)` is a client of one node that does not go elsewhere."""
 
     async def one_more(node: ClusterNode) -> Mq9:
-        return Mq9(await at(node))
+        return CarefulMq9(await at(node))
 
     return one_more
 
@@ -169,7 +170,7 @@ async def test_a_rolling_restart_fails_no_request_that_is_repeated(cluster: Serv
         await nats.connect(node.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
         for node in cluster
     ]
-    clients = [Mq9(one) for one in connections]
+    clients = [CarefulMq9(one) for one in connections]
     addresses = await boxes(clients[0])
     began_s = time.monotonic()
     async with Load(clients * 2, addresses, "r") as load:

@@ -10,6 +10,7 @@ from mq9cluster.domain.address import mailbox_ref, slot_of
 from mq9cluster.domain.limits import SLOTS
 from tests.cluster.conftest import At
 from tests.conftest import ServeCluster
+from tests.support.careful import CarefulMq9
 from tests.support.cluster import ServedCluster, until
 from tests.support.load import Load
 from tests.support.mq9 import Mq9, ids
@@ -53,7 +54,7 @@ async def test_five_nodes_serve_as_one_and_survive_two(serve_cluster: ServeClust
     assert {name for names in placed.values() for name in names} == {node.name for node in cluster}
 
     # Any node serves any shard, also one that has no replica of it.
-    clients = [Mq9(await at(node)) for node in cluster]
+    clients = [CarefulMq9(await at(node)) for node in cluster]
     addresses = [await clients[number % NODES].box() for number in range(MAILBOXES)]
     for number, client in enumerate(clients, 1):
         assert [await client.send(box, b"first-%d" % number) for box in addresses] == [
@@ -77,7 +78,7 @@ async def test_five_nodes_serve_as_one_and_survive_two(serve_cluster: ServeClust
         killed_s = time.monotonic()
         again_s = await load.until_acked_again(killed_s, IN_TIME_S_MAX)
         refused = await asyncio.gather(
-            *(left[0].try_send(box, b"late", msg_id="late") for box in stopped[:4])
+            *(Mq9(left[0].connection).try_send(box, b"late", msg_id="late") for box in stopped[:4])
         )
     assert again_s < IN_TIME_S_MAX
     assert {reply["code"] for reply in refused} <= {"unavailable", "timeout"}
@@ -85,7 +86,7 @@ async def test_five_nodes_serve_as_one_and_survive_two(serve_cluster: ServeClust
     # One of them comes back, and with it everything.
     await victims[0].start()
     await victims[0].until_ready()
-    back = Mq9(await at(victims[0]))
+    back = CarefulMq9(await at(victims[0]))
     async with Load([back, left[0]], addresses, "b") as later:
         assert await later.until_acked_again(time.monotonic(), IN_TIME_S_MAX) < IN_TIME_S_MAX
     await load.check(back)

@@ -13,6 +13,7 @@ import pytest
 
 from chaos.cluster.process import ServedNode
 from tests.conftest import ServeNode
+from tests.support.careful import CarefulMq9
 from tests.support.mq9 import Mq9, fresh, ids, payloads
 
 Rule = Callable[[Mq9], AsyncIterator[None]]
@@ -221,7 +222,7 @@ async def check_all(node: ServedNode) -> dict[str, BaseException | None]:
     """Set all rules up, restart the node once, look at all of them."""
     failed: dict[str, BaseException | None] = {}
     connection = await nats.connect(node.url, allow_reconnect=False)
-    clients = [Mq9(connection) for _ in RULES]
+    clients = [CarefulMq9(connection) for _ in RULES]
     running = [
         (one.__name__, client, one(client)) for one, client in zip(RULES, clients, strict=True)
     ]
@@ -277,7 +278,7 @@ async def test_a_client_that_reconnects_by_itself_works_on(serve_node: ServeNode
         error_cb=ignore,
         reconnected_cb=came_back,
     )
-    mq9 = Mq9(connection)
+    mq9 = CarefulMq9(connection)
     address = await mq9.box()
     await mq9.send_all(address, [b"1", b"2"])
     assert ids(await mq9.fetch(address, "g", num_msgs=1)) == [1]
@@ -298,7 +299,7 @@ async def ignore(_: Exception) -> None:
 async def test_a_clean_stop_and_start_changes_nothing_either(serve_node: ServeNode) -> None:
     node = await serve_node()
     connection = await nats.connect(node.url, allow_reconnect=False)
-    mq9 = Mq9(connection)
+    mq9 = CarefulMq9(connection)
     name = await mq9.create(fresh())
     await mq9.send_all(name, [b"1", b"2", b"3"])
     await mq9.fetch(name, "g")
@@ -309,7 +310,7 @@ async def test_a_clean_stop_and_start_changes_nothing_either(serve_node: ServeNo
         assert await node.terminate() == 0
         await node.start()
     connection = await nats.connect(node.url, allow_reconnect=False)
-    mq9 = Mq9(connection)
+    mq9 = CarefulMq9(connection)
     assert await mq9.query(name) == before
     assert ids(await mq9.fetch(name, "g", max_wait_ms=SETTLE_MS)) == [3]
     await connection.close()

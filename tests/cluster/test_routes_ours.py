@@ -7,8 +7,9 @@ import json
 import signal
 
 from tests.cluster.conftest import At
+from tests.support.careful import CarefulMq9
 from tests.support.cluster import ClusterNode, ServedCluster, until
-from tests.support.mq9 import Mq9, fresh, ids
+from tests.support.mq9 import fresh, ids
 from tests.support.raw_nats import Delivered, RawNats, publication
 
 NOTICED_S_MAX = 60.0  # a dead node, by the others; a second or two where nothing else runs
@@ -49,7 +50,7 @@ async def test_a_commands_reply_reaches_exactly_the_literal_subscriber_on_anothe
 ) -> None:
     asker, listener, spy = [await at(node) for node in cluster]
     inbox = fresh("_INBOX")
-    box = await Mq9(asker).box()
+    box = await CarefulMq9(asker).box()
     heard = listener.subscribe(inbox)
     seen = [
         spy.subscribe(pattern)
@@ -73,11 +74,11 @@ async def test_a_spy_on_another_node_sees_no_command_and_no_reply(
     seen = spy.subscribe(">")
     after = fresh("after")
     await reached(await at(cluster[0]), fresh("before"), seen)
-    box = await Mq9(asker).create()
-    await Mq9(worker).send(box, b"secret")
-    assert ids(await Mq9(asker).fetch(box, "g")) == [1]
-    assert ids(await Mq9(worker).query(box)) == [1]
-    assert (await Mq9(asker).ack(box, "g", 1))["error"] == ""
+    box = await CarefulMq9(asker).create()
+    await CarefulMq9(worker).send(box, b"secret")
+    assert ids(await CarefulMq9(asker).fetch(box, "g")) == [1]
+    assert ids(await CarefulMq9(worker).query(box)) == [1]
+    assert (await CarefulMq9(asker).ack(box, "g", 1))["error"] == ""
     for client in (asker, worker):  # behind the replies, on the same streams
         client.post(publication(after, b"over"))
     async with asyncio.timeout(NOTICED_S_MAX):

@@ -6,9 +6,9 @@ import pytest
 
 from tests.cluster.conftest import At
 from tests.conftest import ServeCluster
+from tests.support.careful import CarefulMq9
 from tests.support.cluster import ServedCluster, until
 from tests.support.load import Load
-from tests.support.mq9 import Mq9
 
 SLOW = "n1"
 MAILBOXES = 16
@@ -26,7 +26,7 @@ async def test_leaderships_move_away_from_a_slow_disk_and_nothing_is_lost(
 ) -> None:
     slow = {SLOW: {"MQ9_TEST_SYNC_DELAY_MS": "150"}}
     cluster = await serve_cluster(environments=slow)
-    clients = [Mq9(await at(node)) for node in cluster]
+    clients = [CarefulMq9(await at(node)) for node in cluster]
     addresses = [await clients[0].box() for _ in range(MAILBOXES)]
     async with Load(clients * 2, addresses, "s") as load:
         await until(

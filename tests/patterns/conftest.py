@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from tests.support.anywhere import Clients
+from tests.support.careful import CarefulMq9
 from tests.support.mq9 import Mq9
 
 Agent = Callable[[], Awaitable[Mq9]]
@@ -13,4 +14,4 @@ Agent = Callable[[], Awaitable[Mq9]]
 @pytest.fixture
 def agent(clients: Clients) -> Agent:
     """`await agent()` comes online; `await it.connection.close()` goes offline."""
-    return clients.connect
+    return lambda: clients.connect(CarefulMq9)

@@ -29,18 +29,22 @@ _chance = random.SystemRandom()
 
 
 class Mq9Anywhere(Mq9):
-    """A client at home at `connection` that also asks through `roads`, one to each node."""
+    """A client at home at `connection` that also asks through `roads`, one to each node.
 
-    def __init__(self, connection: Client, roads: Sequence[Client]) -> None:
+    `kind` is how it asks.
+    """
+
+    def __init__(self, connection: Client, roads: Sequence[Client], kind: type[Mq9] = Mq9) -> None:
         super().__init__(connection)
         self._roads = roads
+        self._kind = kind
 
     async def request(
         self, subject: str, body: Body = None, headers: Mapping[str, str] | Headers | None = None
     ) -> Reply:
         road = self.connection if subject.startswith(BOUND) else _chance.choice(self._roads)
         asked_s = time.monotonic()
-        reply = await Mq9(road).request(subject, body, headers)
+        reply = await self._kind(road).request(subject, body, headers)
         if not _may_wait(body):
             slowest_s.set(max(slowest_s.get(), time.monotonic() - asked_s))
         return reply
@@ -74,10 +78,10 @@ class Clients:
         for connection in self._opened:
             await connection.close()
 
-    async def connect(self) -> Mq9:
+    async def connect(self, kind: type[Mq9] = Mq9) -> Mq9:
         """One more client through nats-py."""
         home = await self._open(_chance.choice(self.nodes))
-        return Mq9Anywhere(home, self._roads) if self._roads else Mq9(home)
+        return Mq9Anywhere(home, self._roads, kind) if self._roads else kind(home)
 
     async def connect_raw(self) -> RawNats:
         """One more that sends any bytes; those of a test are at one node, for core NATS promises

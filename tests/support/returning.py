@@ -7,6 +7,7 @@ import nats
 from nats.aio.client import Client
 
 from chaos.cluster.process import ServedNode
+from tests.support.careful import CarefulMq9
 from tests.support.mq9 import Mq9
 
 
@@ -20,7 +21,7 @@ class ReturningClients:
         """One more, of `node`."""
         client = await nats.connect(node.url, max_reconnect_attempts=-1, reconnect_time_wait=0.1)
         self._opened.append(client)
-        return Mq9(client)
+        return CarefulMq9(client)
 
     async def close(self) -> None:
         """Close them all."""
