@@ -25,6 +25,7 @@ NEMESES: Final[Mapping[str, Callable[[], Nemesis]]] = {
     "kill-all": lambda: processes.Kill("all"),
     "pause-leader": lambda: processes.Pause("leader"),
     "pause-majority": lambda: processes.Pause("majority"),
+    "pause-all": lambda: processes.Pause("all"),
     "rolling-restart": processes.RollingRestart,
     "partition-halves": lambda: partitions.Partition("halves"),
     "partition-leader": lambda: partitions.Partition("leader"),

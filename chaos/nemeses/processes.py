@@ -6,6 +6,17 @@ from chaos.cluster.nodes import FaultyNode
 from chaos.nemeses.scene import Scene
 
 
+async def _victims(scene: Scene, whom: str) -> list[FaultyNode]:
+    if whom == "leader":
+        return [await scene.leader()]
+    count = {
+        "one": 1,
+        "majority": len(scene.cluster.nodes) - scene.minority,
+        "all": len(scene.cluster.nodes),
+    }[whom]
+    return scene.some(count)
+
+
 class Kill:
     """SIGKILL to some nodes at once, which come back after a while."""
 
@@ -20,21 +31,11 @@ class Kill:
     async def play(self, scene: Scene) -> None:
         """Kill, wait, start."""
         for _ in scene.rounds(self._times):
-            victims = await self._victims(scene)
+            victims = await _victims(scene, self._whom)
             with scene.fault(self.name, victims, lost=True):
                 await scene.cluster.kill(*victims)
                 await scene.wait(scene.rng.uniform(0.0, 5.0))
             await scene.recover()
-
-    async def _victims(self, scene: Scene) -> list[FaultyNode]:
-        if self._whom == "leader":
-            return [await scene.leader()]
-        count = {
-            "one": 1,
-            "majority": len(scene.cluster.nodes) - scene.minority,
-            "all": len(scene.cluster.nodes),
-        }[self._whom]
-        return scene.some(count)
 
 
 class Pause:
@@ -50,8 +51,7 @@ class Pause:
     async def play(self, scene: Scene) -> None:
         """Pause, shorter or longer than a lease, and resume."""
         while not scene.over:
-            majority = len(scene.cluster.nodes) - scene.minority
-            victims = [await scene.leader()] if self._whom == "leader" else scene.some(majority)
+            victims = await _victims(scene, self._whom)
             with scene.fault(self.name, victims, lost=True):
                 scene.cluster.pause(*victims)
                 await scene.wait(scene.rng.choice((0.5, 2.0, 4.2, 7.0)))

@@ -8,6 +8,7 @@ A start: peers listen and dial; `meta` finds a leader; the first leader founds t
 node opens its replicas as the placement says, announces its run, and is a member. A node that is
 cut off: its lease runs out by its own clock first, and `on_lease_lost` closes what it may no longer
 promise; then the others end its run and release what it held; when it is back it begins a new one.
+One that only stood still asks `meta` whether it was missed.
 """
 
 import asyncio
@@ -115,8 +116,9 @@ class Cluster:
             membership.name, self._groups, self.meta, self.peers, self.clock, durability
         )
         self._runs = Runs(
-            membership.name, self.meta, self.peers, self._propose_to_meta, above.on_lease_lost
+            membership.name, self.meta, self.peers, self.tell_meta, above.on_lease_lost
         )
+        self.meta.told = self._runs.told
         self.shards: Shards
         self.finder: Finder
         self.finding: FindingService

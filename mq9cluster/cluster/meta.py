@@ -156,6 +156,13 @@ def begin_run(name: str, run: Run) -> bytes:
     return _command(do="begin", name=name, **fields)
 
 
+def ask_run(name: str, run: Run, question: str) -> bytes:
+    """The command that changes nothing: once it is applied, so is whatever was before it."""
+    fields = asdict(run)
+    del fields["ended"]
+    return _command(do="begin", name=name, question=question, **fields)
+
+
 def end_run(name: str, incarnation: int) -> bytes:
     """The command that ends a node's run."""
     return _command(do="end", name=name, incarnation=incarnation)
@@ -201,6 +208,7 @@ class MetaReplica:
         self.engine: Engine
         self.send = send
         self.send_state = send_state
+        self.told: Callable[[str, str], None] = _nobody_asked  # (name, question)
         self._state = state
         self._changed = changed
         self._durability: Durability | None = None
@@ -233,12 +241,17 @@ class MetaReplica:
         """Apply entries, in order."""
         for entry in entries:
             if entry.data and entry.data[0] != MEMBERS_MARK:
-                self.meta.apply(orjson.loads(entry.data[1:]))
+                self._apply(orjson.loads(entry.data[1:]))
             self.meta.applied_index = entry.index
             writes = Writes()
             writes.rows[Family.SHARDS][_ROW] = self.meta.pack()
             self._state.commit(writes)
         self._changed()
+
+    def _apply(self, command: dict[str, Any]) -> None:
+        self.meta.apply(command)
+        if question := command.get("question"):
+            self.told(command["name"], question)
 
     # --- another state, from the leader ----------------------------------------------------------
 
@@ -255,6 +268,10 @@ class MetaReplica:
         self._state = state
         self.meta = _read(state)
         self._changed()
+
+
+def _nobody_asked(name: str, question: str) -> None:
+    """Before there are runs."""
 
 
 def _read(state: StateView) -> Meta:

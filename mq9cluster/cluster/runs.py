@@ -4,6 +4,12 @@ nodes held.
 Made by `cluster`, which hands on pings and calls `watch` four times a second. A *run* is the time
 from one start of a node to its end. A node that is cut off loses its lease first, by its own clock;
 then `meta`'s leader ends its run, and the leaders of shards release what that held.
+
+A node may also have stood still, alone or with all others: a virtual machine that is moved, a host
+that has no time for it. Whether its run was ended meanwhile it cannot know, nor do anything about
+it. So time that it stood still takes nothing off a lease, but makes it doubtful, and while it is,
+nothing is handed out. A doubtful lease holds again once a command that was proposed after contact
+was back has been applied here: what ended the run, if anything did, comes before it in the log.
 """
 
 import asyncio
@@ -20,6 +26,7 @@ LEASE_S: Final = 5.0  # silent for so long, a node's run is ended by the others
 LEASE_HELD_S: Final = (
     3.5  # and over by its own clock well before, also under a deposed leader of meta
 )
+STANDSTILL_S: Final = 1.0  # between two looks at the lease, of which four are due every second
 RELEASE_AGAIN_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
@@ -36,6 +43,7 @@ class Runs:
         propose: Callable[[bytes], None],
         on_lease_lost: Callable[[], None],
     ) -> None:
+        """`propose` takes commands to `meta`'s leader, or loses them."""
         self.in_lease = False  # nothing is promised before there is a run
         self._me = me
         self._meta = meta_replica
@@ -43,7 +51,11 @@ class Runs:
         self._propose = propose
         self._on_lease_lost = on_lease_lost
         self._loop = asyncio.get_running_loop()
+        self._looked_s = self._loop.time()
         self._until_s = 0.0
+        self._doubtful_until_s: float | None = None  # None: the lease is not doubtful
+        self._questions = 0
+        self._question = ""  # what `meta` is to apply, "" while there is no contact
         self._lost = False  # the lease ran out, and no new run has begun
         self._led_meta_since_s: float | None = None
         self._released: dict[tuple[int, int, int], float] = {}
@@ -53,18 +65,22 @@ class Runs:
         """Whether what is handed out now stays with who gets it: nobody has ended the run. Asked at
         the moment itself: after a pause messages come before `watch` notices what time it is.
         """
-        return self.in_lease and (self._meta.engine.is_leader or self._loop.time() <= self._until_s)
+        if not self.in_lease or self._doubtful_until_s is not None:
+            return False
+        return self._loop.time() <= self._until_s or not self._peers.names
 
     def begin(self) -> None:
         """This node's run is known to all: its lease begins."""
         self.in_lease = True
         self._lost = False
-        self._until_s = self._loop.time() + LEASE_HELD_S
+        self._doubtful_until_s = None
+        self._looked_s = self._loop.time()
+        self._until_s = self._looked_s + LEASE_HELD_S
 
     def renew(self, silent_ms: int) -> None:
         """`meta`'s leader heard from this node what left so long ago, or later."""
-        until_s = self._loop.time() - silent_ms / 1000 + LEASE_HELD_S
-        self._until_s = max(self._until_s, until_s)
+        now_s = self._look()
+        self._until_s = max(self._until_s, now_s - silent_ms / 1000 + LEASE_HELD_S)
 
     def lose(self) -> None:
         """Whatever this node promised is over, also what it was given to hand out since it lost the
@@ -72,6 +88,7 @@ class Runs:
         """
         self._lost = True
         self.in_lease = False
+        self._doubtful_until_s = None
         self._on_lease_lost()
 
     def watch(self, incarnation: int, replicas: Iterable[Replica]) -> bool:
@@ -80,23 +97,63 @@ class Runs:
         So it is when the others ended it, and when the lease ran out but nobody ended the run: cut
         off for less than they wait, or they were gone too. What the run held was given up then.
         """
-        self._watch_lease(incarnation)
+        lost_before = self._lost
+        now_s = self._look()
+        if self._meta.engine.is_leader:
+            self._until_s = now_s + LEASE_HELD_S
+        in_contact = now_s <= self._until_s
+        if lost_before and not in_contact:
+            self.lose()
+        if self._doubtful_until_s is not None:
+            self._ask(incarnation, in_contact=in_contact)
         self._end_silent()
         self._release_ended(replicas)
         run = self._meta.meta.runs.get(self._me)
         if run is None or run.incarnation != incarnation:
             return False
-        in_contact = self._loop.time() <= self._until_s
         return run.ended or (self._lost and in_contact)
 
-    def _watch_lease(self, incarnation: int) -> None:
-        now_s = self._loop.time()
-        if self._meta.engine.is_leader:
-            self._until_s = now_s + LEASE_HELD_S
-        if now_s > self._until_s and (self.in_lease or self._lost):
-            if self.in_lease:
-                _log.warning("lease lost", extra={"incarnation": incarnation})
+    def _look(self) -> float:
+        """What time it is, and what that does to the lease."""
+        now_s, looked_s = self._loop.time(), self._looked_s
+        self._looked_s = now_s
+        stood_still_s = now_s - looked_s if now_s - looked_s > STANDSTILL_S else 0.0
+        if stood_still_s:
+            self._led_meta_since_s = None  # and heard nobody
+        if not self.in_lease:
+            return now_s
+        if self._doubtful_until_s is not None:
+            self._doubtful_until_s += stood_still_s
+        elif now_s > self._until_s and self._peers.names:
+            self._doubtful_until_s = self._until_s  # over, unless it ran out in a standstill
+            self._question = ""
+            if stood_still_s and looked_s <= self._until_s:
+                self._doubtful_until_s += stood_still_s
+                _log.warning("stood still", extra={"seconds": round(stood_still_s, 1)})
+        if self._doubtful_until_s is not None and now_s > self._doubtful_until_s:
+            _log.warning("lease lost")
             self.lose()
+        return now_s
+
+    def _ask(self, incarnation: int, *, in_contact: bool) -> None:
+        """Have `meta` apply something, to see whether it still has this run then."""
+        if not in_contact:
+            self._question = ""
+            return
+        if not self._question:
+            self._questions += 1
+            self._question = f"{incarnation}.{self._questions}"
+        run = self._meta.meta.runs.get(self._me)
+        if run is not None and run.incarnation == incarnation:
+            self._propose(meta.ask_run(self._me, run, self._question))
+
+    def told(self, name: str, question: str) -> None:
+        """`meta` has applied a question here, and everything before it."""
+        run = self._meta.meta.runs.get(self._me)
+        asked = name == self._me and question == self._question != ""
+        if self._doubtful_until_s is not None and asked and run is not None and not run.ended:
+            _log.info("lease confirmed")
+            self._doubtful_until_s = None
 
     def _end_silent(self) -> None:
         """As leader of meta, for long enough to know: end the runs of nodes that are silent."""

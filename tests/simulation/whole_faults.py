@@ -5,6 +5,7 @@ Whatever a fault does ends by itself or when `World.heal` ends it.
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mq9cluster.cluster import failing
@@ -112,6 +113,24 @@ def _pause(world: "World", luck: Luck) -> None:
 
 def _pause_leader(world: "World", luck: Luck) -> None:
     _pause_one(world, luck, _leader(world, luck))
+
+
+def _standstill(world: "World", luck: Luck) -> None:
+    """Of the machine that all nodes are on, or of all but one: nobody does anything meanwhile."""
+    spared = luck.choice([None, None, None, _some(world, luck)])
+    for_s = luck.choice([0.8, 2.0, 4.5, 7.0, 12.0])
+    for node in world.nodes:
+        process = node.process
+        if node is spared or process is None or process.paused:
+            continue
+        node.pause()
+        wakes_s = for_s + luck.choice([0.0, 0.0, 0.05, 0.4])
+        world.later(wakes_s, partial(_wake, node, process))
+
+
+def _wake(node: "WholeNode", process: object) -> None:
+    if node.process is process:
+        node.resume()
 
 
 def _cut_off(world: "World", luck: Luck, node: "WholeNode") -> None:
@@ -235,6 +254,7 @@ FAULTS: dict[str, Callable[["World", Luck], None]] = {
     "leave": _leave,
     "pause": _pause,
     "pause leader": _pause_leader,
+    "standstill": _standstill,
     "isolate": _isolate,
     "isolate leader": _isolate_leader,
     "halves": _halves,

@@ -66,6 +66,8 @@ FAULTS = (
     "meddling",
 )
 EMBEDDER_FAULTS = ("embedding service", "another model")  # where there is one
+STANDSTILL = "standstill"
+STANDSTILLS = 0.15  # of seeds have some; drawn apart, so that the others stay what they were
 
 
 @dataclass(frozen=True)
@@ -120,6 +122,8 @@ class WholeOptions:
             kinds = ["isolate", *kinds[:2]]  # few, so that a lease runs out and others live on
         if {"registry", "embedder"} <= features:
             kinds += EMBEDDER_FAULTS
+        if nodes > 1 and random.Random(f"standstill/{seed}").random() < STANDSTILLS:
+            kinds = [STANDSTILL, *kinds]
         kept = draw.choice([2, 8, 8, 1_000])
         if draw.random() < INSTALLS:
             kinds, kept = ["death at an install", *kinds[:2]], 2
