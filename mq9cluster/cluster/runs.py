@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from mq9cluster.cluster import meta
+from mq9cluster.cluster.beat import STANDSTILL_S
 from mq9cluster.cluster.meta import MetaReplica, Run
 from mq9cluster.cluster.peers import Peers
 from mq9cluster.cluster.replica import Replica
@@ -26,7 +27,6 @@ LEASE_S: Final = 5.0  # silent for so long, a node's run is ended by the others
 LEASE_HELD_S: Final = (
     3.5  # and over by its own clock well before, also under a deposed leader of meta
 )
-STANDSTILL_S: Final = 1.0  # between two looks at the lease, of which four are due every second
 RELEASE_AGAIN_S: Final = 1.0
 
 _log = logging.getLogger(__name__)

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from mq9cluster.cluster.beat import Beat
+from mq9cluster.cluster.beat import STANDSTILL_S, Beat
 from mq9cluster.cluster.engine import NotLeader
 from mq9cluster.cluster.features import FEATURES, SINCE
 from mq9cluster.cluster.proposals import LOST
@@ -116,6 +116,7 @@ class Shard:
         self._under_way_bytes = 0
         self._retry_timer: asyncio.TimerHandle | None = None
         self._checks_deadlines = False
+        self._looked_s = 0.0  # at deadlines
         self._attempts: dict[Waiter, Callable[[], None]] = {}
         self._stopped = False
         if replica:
@@ -315,6 +316,7 @@ class Shard:
 
     def _check_deadlines_later(self) -> None:
         self._checks_deadlines = True
+        self._looked_s = self._loop.time()
         self._beat.wait(self._check_deadlines)
 
     def _check_deadlines(self) -> None:
@@ -323,6 +325,8 @@ class Shard:
         if self._stopped:
             return
         now_s = self._loop.time()
+        if now_s - self._looked_s > STANDSTILL_S:
+            self._put_off_deadlines(now_s - self._looked_s)
         for sequence, parcel in list(self._parcels.items()):
             if parcel.deadline_s > now_s:
                 break
@@ -338,6 +342,16 @@ class Shard:
                 done(Refused(Unavailable("the shard takes no commands")))
         if self._parcels or self._commands:
             self._check_deadlines_later()
+
+    def _put_off_deadlines(self, seconds: float) -> None:
+        """For so long this node stood still, and maybe the others: nobody could say anything.
+
+        No deadline becomes later than that of a new command.
+        """
+        latest_s = self._loop.time() + PROPOSAL_DEADLINE_S
+        self._gathering_until_s = min(self._gathering_until_s + seconds, latest_s)
+        for parcel in self._parcels.values():
+            parcel.deadline_s = min(parcel.deadline_s + seconds, latest_s)
 
     # --- reads -----------------------------------------------------------------------------------
 

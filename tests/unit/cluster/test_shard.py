@@ -2,12 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from mq9cluster.cluster import proposals as proposals_module
 from mq9cluster.cluster import shard as shard_module
-from mq9cluster.cluster.beat import Beat
+from mq9cluster.cluster.beat import STANDSTILL_S, Beat
 from mq9cluster.cluster.engine import LogEntry, NotLeader
 from mq9cluster.cluster.proposals import LOST
 from mq9cluster.cluster.replica import Replica
@@ -253,6 +255,41 @@ async def test_on_a_disk_that_hangs_outcomes_are_unknown_and_new_commands_unavai
     stored = await queried(shard)
     assert b"proposed" in stored
     assert b"gathered" not in stored
+
+
+async def test_time_that_a_node_stood_still_takes_nothing_off_deadlines(
+    one: OneShard, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_S", 60.0)
+    one.beat = Beat(1)
+    shard = await one.start()
+    now_s = shard._loop.time()
+    clock = SimpleNamespace(now_s=now_s)
+    loop: Any = SimpleNamespace(time=lambda: clock.now_s, call_soon=shard._loop.call_soon)
+    monkeypatch.setattr(shard, "_loop", loop)
+    taken: list[Callable[[list[Outcome] | Refused | None], None]] = []
+    monkeypatch.setattr(replica_of(shard), "accept", lambda _, done, **__: taken.append(done))
+    first = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"first")))
+    await until(lambda: len(taken) == 1)
+    clock.now_s += 59.0
+    await _some_beats(one.beat)  # seen to pass at once: a standstill
+    clock.now_s += 3_600.0
+    second = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"second")))
+    await until(lambda: len(taken) == 2)
+    await _some_beats(one.beat)
+    assert not first.done()
+    for _ in range(60):
+        assert not first.done()
+        assert not second.done()
+        clock.now_s += STANDSTILL_S
+        await _some_beats(one.beat)
+    clock.now_s += STANDSTILL_S
+    assert [why(one) for one in await asyncio.gather(first, second)] == [OutcomeUnknown] * 2
+
+
+async def _some_beats(beat: Beat) -> None:
+    for _ in range(3):
+        await beat.come()
 
 
 async def test_an_answer_to_an_earlier_run_is_not_taken_for_one_to_this(
