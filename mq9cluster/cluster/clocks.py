@@ -17,6 +17,7 @@ SET_MS_MIN: Final = 50  # what a clock moves beyond the monotonic one, it was se
 COMPARED_MS_MAX: Final = 1_500  # age of a comparison: a peer that is silent for longer is down
 CLOCKS_MIN: Final = 3  # of which one may be wrong
 UNDECIDED_MS_MAX: Final = 10_000  # a node that starts with the others is heard by then
+STEP_MS_MAX: Final = 250  # two of Raft's ticks, at which it is read
 
 
 class ClusterClock:
@@ -80,4 +81,33 @@ class ClusterClock:
 
     def seconds(self) -> float:
         """This node's own fine clock."""
+        return self._clock.seconds()
+
+
+class AwakeClock:
+    """Time that this node was awake, for Raft's timeouts; implements `domain.ports.Clock`.
+
+    A node that stood still heard nobody, and the others, if they stood still with it, said nothing:
+    the time between two readings counts for STEP_MS_MAX at most. So when a machine goes on with
+    several nodes on it, those that led lead, and nobody stands for election. Safety is no question
+    of clocks.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._read_ms = self._awake_ms = clock.monotonic_ms()
+
+    def wall_ms(self) -> int:
+        """The wall clock: nothing is taken off that."""
+        return self._clock.wall_ms()
+
+    def monotonic_ms(self) -> int:
+        """Milliseconds awake, from anywhere."""
+        now_ms = self._clock.monotonic_ms()
+        self._awake_ms += min(now_ms - self._read_ms, STEP_MS_MAX)
+        self._read_ms = now_ms
+        return self._awake_ms
+
+    def seconds(self) -> float:
+        """The fine clock."""
         return self._clock.seconds()

@@ -21,7 +21,7 @@ from typing import Final
 
 from mq9cluster.cluster import meta, wire
 from mq9cluster.cluster.beat import TICK_MS, Beat, Instants, ReportBeat
-from mq9cluster.cluster.clocks import ClusterClock
+from mq9cluster.cluster.clocks import AwakeClock, ClusterClock
 from mq9cluster.cluster.directory import Directory
 from mq9cluster.cluster.durability import Durability, Group
 from mq9cluster.cluster.embedders import Announced
@@ -79,6 +79,7 @@ class Cluster:
     ) -> None:
         self.me = membership
         self.clock = ClusterClock(clock, len(membership.addresses))
+        self._awake = AwakeClock(self.clock)
         self.traces: ParcelTraces | None = None  # set before the start, where tracing is on
         self.draining = False
         self._database = database
@@ -242,7 +243,7 @@ class Cluster:
             log=log,
             hard_state=log.hard_state,
             applied=applied,
-            clock=self.clock,
+            clock=self._awake,
             random=Jitter(self._random),
             timing=TIMING,
         )

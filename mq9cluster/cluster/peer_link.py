@@ -160,7 +160,7 @@ class Link:
                 self._read_requests(requests),
                 self._write_routes(routes),
                 self._read_routes(routes),
-                self._ping(),
+                self._ping(self._loop.time()),
             )
 
     async def _greet(
@@ -194,13 +194,18 @@ class Link:
             self._told_up = False
             self._handler.on_down(self.name)
 
-    async def _ping(self) -> NoReturn:
+    async def _ping(self, due_s: float) -> NoReturn:
+        """From `due_s` on. A turn that comes late came to a node that did not listen either."""
         first = True
-        while self._pulse.silent_s(self._loop.time()) <= SILENCE_S_MAX:
+        while True:
+            now_s = self._loop.time()
+            self._pulse.overslept(max(0.0, now_s - due_s), now_s)
+            if self._pulse.silent_s(now_s) > SILENCE_S_MAX:
+                raise PeerUnavailable(f"no sign of life for {SILENCE_S_MAX} s")
             self._raft.put(None, 0, urgent=True, always=True, patient=not first)
             first = False
+            due_s = now_s + PING_S
             await asyncio.sleep(PING_S)
-        raise PeerUnavailable(f"no sign of life for {SILENCE_S_MAX} s")
 
     # --- writers and readers ---------------------------------------------------------------------
 

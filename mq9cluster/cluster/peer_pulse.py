@@ -47,6 +47,10 @@ class Pulse:
         took_s = now_s - sent_s
         self._samples.append((took_s, their_wall_ms + round(took_s * 500) - wall_ms))
 
+    def overslept(self, seconds: float, now_s: float) -> None:
+        """This node did not listen for so long: that says nothing about the peer."""
+        self._heard_s = min(self._heard_s + seconds, now_s)
+
     def silent_s(self, now_s: float) -> float:
         """How long ago the peer gave a sign of life."""
         return now_s - self._heard_s

@@ -20,7 +20,8 @@ from mq9cluster.cluster.peer_words import Flag, M, PeerHandler, PeerUnavailable,
 from mq9cluster.cluster.proto import peers_pb2 as pb
 from mq9cluster.domain.ports import Clock
 
-UNHEARD_S_MAX: Final = 2.0  # twice what the peer itself waits: it ends its streams first
+LOOK_S: Final = 0.5
+UNHEARD_LOOKS_MAX: Final = 4  # twice what the peer itself waits: it ends its streams first
 ROUTE_FRAMES_A_TURN: Final = 256  # a peer that tells all its interest sends thousands at once
 _FLAGS: Final = Flag.LEADS_META | Flag.DRAINING | Flag.SLOW_DISK
 
@@ -28,11 +29,12 @@ _FLAGS: Final = Flag.LEADS_META | Flag.DRAINING | Flag.SLOW_DISK
 class _Session:
     """One stream being served; `over` is set when it should end."""
 
-    __slots__ = ("over", "peer")
+    __slots__ = ("heard", "over", "peer")
 
     def __init__(self, peer: str) -> None:
         self.peer = peer
         self.over = asyncio.Event()
+        self.heard = True  # a ping, since somebody looked
 
 
 class PeerService:
@@ -88,30 +90,40 @@ class PeerService:
         """Raft's messages and pings. This, and its siblings, raise PeerUnavailable."""
         peer = await self._greet(stream, pb.RaftFrame)
         with self._session(peer, pb.RaftFrame) as session:
-            await until_one_ends(session.over.wait(), self._read_raft(session, stream))
+            await until_one_ends(
+                session.over.wait(), self._read_raft(session, stream), self._until_unheard(session)
+            )
 
     async def _read_raft(self, session: _Session, stream: Stream) -> None:
         answers = PingAnswers()
         loop = asyncio.get_running_loop()
         handler = self._handler
-        try:
-            async with asyncio.timeout(UNHEARD_S_MAX) as limit:
-                while True:
-                    frame = read(pb.RaftFrame, await stream.receive())
-                    if session.over.is_set():
-                        return
-                    if frame.messages:
-                        handler.on_raft(session.peer, [(m.group, m.data) for m in frame.messages])
-                    if frame.ping:
-                        now_s = loop.time()
-                        limit.reschedule(now_s + UNHEARD_S_MAX)
-                        silent_ms = answers.silent_ms(frame.heard, now_s)
-                        handler.on_ping(session.peer, Flag(frame.flags & _FLAGS), silent_ms)
-                        answers.answer(frame.ping, now_s)
-                        answer = pb.RaftFrame(pong=frame.ping, wall_ms=self._clock.wall_ms())
-                        await stream.send(answer.SerializeToString())
-        except TimeoutError:
-            self._end_all(session.peer)
+        while True:
+            frame = read(pb.RaftFrame, await stream.receive())
+            if session.over.is_set():
+                return
+            if frame.messages:
+                handler.on_raft(session.peer, [(m.group, m.data) for m in frame.messages])
+            if frame.ping:
+                session.heard = True
+                now_s = loop.time()
+                silent_ms = answers.silent_ms(frame.heard, now_s)
+                handler.on_ping(session.peer, Flag(frame.flags & _FLAGS), silent_ms)
+                answers.answer(frame.ping, now_s)
+                answer = pb.RaftFrame(pong=frame.ping, wall_ms=self._clock.wall_ms())
+                await stream.send(answer.SerializeToString())
+
+    async def _until_unheard(self, session: _Session) -> None:
+        """End all streams of a peer that is silent for too long.
+
+        Looks are counted, not time: for a node that stood still, that was a look.
+        """
+        unheard = 0
+        while unheard < UNHEARD_LOOKS_MAX:
+            await asyncio.sleep(LOOK_S)
+            unheard = 0 if session.heard else unheard + 1
+            session.heard = False
+        self._end_all(session.peer)
 
     async def requests(self, stream: Stream) -> None:
         """Requests, and the answers to them."""

@@ -2,7 +2,13 @@
 
 import pytest
 
-from mq9cluster.cluster.clocks import OFF_MEDIAN_MS_MAX, UNDECIDED_MS_MAX, ClusterClock
+from mq9cluster.cluster.clocks import (
+    OFF_MEDIAN_MS_MAX,
+    STEP_MS_MAX,
+    UNDECIDED_MS_MAX,
+    AwakeClock,
+    ClusterClock,
+)
 
 HOUR_MS = 3_600_000
 
@@ -160,3 +166,24 @@ def test_a_node_alone_in_its_cluster_goes_by_its_own_clock_however_that_is_set()
     mine.hear([])
     assert mine.may_lead
     assert mine.wall_ms() == 13 * HOUR_MS
+
+
+def test_time_awake_passes_as_time_does_while_somebody_looks() -> None:
+    steady = Clock()
+    awake = AwakeClock(steady)
+    began_ms = awake.monotonic_ms()
+    for _ in range(8):
+        steady.up_ms += STEP_MS_MAX
+        assert awake.monotonic_ms() - began_ms == steady.up_ms
+    assert awake.wall_ms() == steady.wall_ms()
+
+
+def test_a_standstill_is_one_step_of_time_awake() -> None:
+    steady = Clock()
+    awake = AwakeClock(steady)
+    began_ms = awake.monotonic_ms()
+    steady.up_ms += HOUR_MS
+    assert awake.monotonic_ms() - began_ms == STEP_MS_MAX
+    assert awake.monotonic_ms() - began_ms == STEP_MS_MAX
+    steady.up_ms += STEP_MS_MAX + 1
+    assert awake.monotonic_ms() - began_ms == 2 * STEP_MS_MAX

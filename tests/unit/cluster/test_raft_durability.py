@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from mq9cluster.cluster.clocks import STEP_MS_MAX, AwakeClock
 from mq9cluster.cluster.durability import Durability, Retention
 from mq9cluster.cluster.engine import LogEntry, Members, Message
 from mq9cluster.cluster.raft_engine import RaftEngine
@@ -17,7 +18,7 @@ from mq9cluster.storage.log import GroupLog
 from tests.support.raft import FakeRandom
 
 NAMES = ("a", "b", "c")
-TIMING = Timing(heartbeat_ms=20, election_ms_min=150, election_ms_max=300)
+TIMING = Timing(heartbeat_ms=20, election_ms_min=2 * STEP_MS_MAX, election_ms_max=4 * STEP_MS_MAX)
 DEADLINE_S = 60.0
 
 
@@ -27,6 +28,9 @@ class SystemClock:
 
     def wall_ms(self) -> int:
         return time.time_ns() // 1_000_000
+
+    def seconds(self) -> float:
+        return time.monotonic()
 
 
 class Node:
@@ -55,7 +59,7 @@ class Node:
             log=self.log,
             hard_state=self.log.hard_state,
             applied=0,
-            clock=SystemClock(),
+            clock=AwakeClock(SystemClock()),  # who leads goes on, whatever the machine does
             random=FakeRandom(run * 10 + NAMES.index(name)),
             timing=TIMING,
         )

@@ -12,12 +12,15 @@ import grpc
 import grpc.aio
 import pytest
 
-from mq9cluster.cluster import peer_hello, peer_link, peer_requests
+from mq9cluster.cluster import peer_hello, peer_link, peer_requests, peer_service
 from mq9cluster.cluster.peers import Answered, Lost, NotSent
 from mq9cluster.cluster.proto import peers_pb2 as pb
 from tests.support.cluster import until
 
 NOTICED_S = (0.7, 15.0)  # about a second; TCP by itself would notice nothing for a quarter hour
+STOOD_STILL_S = 3.0  # three times what a peer may be silent
+UNHEARD_S = peer_service.LOOK_S * peer_service.UNHEARD_LOOKS_MAX
+LATE_S = 0.1  # the look before the first may be the stream's beginning
 STOPPED_S_MAX = 15.0  # a moment; what hangs would hang for ever
 SERVICE = "/mq9.peers.v1.Peers"
 
@@ -155,6 +158,29 @@ async def test_a_peer_that_hangs_is_noticed_in_about_a_second_on_both_sides(net)
     assert b.ears.cancelled == [b"under way"]
     wire.thaw()
     await a.ears.until(lambda: a.ears.told[-1] == "b up")
+
+
+async def test_who_stood_still_does_not_take_it_for_silence_of_others(net):
+    a, b = await net.pair()
+    before = [node.peers.numbers(peer).connects for node, peer in ((a, "b"), (b, "a"))]
+    for _ in range(2):
+        time.sleep(STOOD_STILL_S)  # noqa: ASYNC251  both stand still: they share the loop
+        told = len(a.ears.pings), len(b.ears.pings)
+        await a.ears.until(lambda told=told: len(a.ears.pings) > told[0] + 2)
+        await b.ears.until(lambda told=told: len(b.ears.pings) > told[1] + 2)
+    assert [node.peers.numbers(peer).connects for node, peer in ((a, "b"), (b, "a"))] == before
+    assert (a.ears.told, b.ears.told) == (["b up"], ["a up"])
+
+
+async def test_who_sends_no_pings_is_sent_away(net):
+    b = await net.start("b")
+    async with Stranger(b) as stranger:
+        raft = await stranger.greeted("Raft", pb.RaftFrame)
+        requests = await stranger.greeted("Requests", pb.RequestFrame)
+        began_s = time.monotonic()
+        await asyncio.gather(_ended(raft), _ended(requests))
+        took_s = time.monotonic() - began_s
+    assert took_s >= UNHEARD_S - LATE_S
 
 
 async def test_a_stopped_process_is_noticed_and_reached_again_when_it_goes_on(net):

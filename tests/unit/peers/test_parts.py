@@ -84,6 +84,16 @@ async def test_what_is_patient_leaves_alone_in_the_end_each_time():
         assert await box.take() == [piece]
 
 
+def test_time_overslept_is_no_silence_and_never_more_than_that():
+    pulse = Pulse(100.0)
+    pulse.overslept(3.0, 104.0)
+    assert pulse.silent_s(104.0) == 1.0
+    pulse.answered(pulse.ping(104.0), 0, 110.0, 0)  # while it woke up
+    pulse.overslept(5.0, 111.0)
+    assert pulse.silent_s(111.0) == 0.0
+    assert pulse.silent_s(112.0) == 1.0
+
+
 def test_a_pulse_counts_silence_from_the_last_answer():
     pulse = Pulse(100.0)
     assert pulse.silent_s(103.0) == 3
