@@ -25,16 +25,22 @@ if TYPE_CHECKING:
     from mq9cluster.domain.registry import AgentChange, AgentsSeen
     from mq9cluster.machine.retention import Behind
 
+# What one shard keeps; where there are more than SHARDS_CACHED_MAX, they share what so many keep.
+SHARDS_CACHED_MAX = 16
 MAILBOXES_CACHED_MAX = 8_192  # about 1 kB each
 NAMED_MAILBOXES_MAX = 64  # with up to a thousand groups each
 GROUPS_CACHED_MAX = 4_096  # small while little is held
 # Of all shards together. About 450 bytes each; looking for one is half of a heartbeat's cost.
 HEARD_CACHED_MAX = 2 * UNWRITTEN_MAX  # so that half of them can always go
 HELD_COUNTED_EVERY = 64  # entries: the count looks at every cached group
-HELD_CACHED_MAX = 400_000  # about 150 bytes each, all groups together
+HELD_CACHED_MAX = 400_000  # about 150 bytes each, all groups of a shard together
 ROWS_EVERY = 16  # entries: so many of heartbeats alone are one write of rows
 
 _NOT_BOOKS = tuple(family for family in Family if family is not Family.SHARDS)
+
+
+def _share(of_a_shard: int, shards: int) -> int:
+    return of_a_shard * SHARDS_CACHED_MAX // max(shards, SHARDS_CACHED_MAX)
 
 
 class Workspace:
@@ -63,6 +69,9 @@ class Workspace:
         self.behind: dict[bytes, dict[int, Behind]] = {}  # by mailbox and priority (see retention)
         self.heard_lately: dict[bytes, Heard] = {}  # by agent
         self._heard_max = HEARD_CACHED_MAX // shards
+        self._mailboxes_max = _share(MAILBOXES_CACHED_MAX, shards)
+        self._groups_max = _share(GROUPS_CACHED_MAX, shards)
+        self._held_max = _share(HELD_CACHED_MAX, shards)
         self.unwritten = Unwritten(self.shard, shards)
         self._dirty_mailboxes: list[Mailbox] = []
         self._dirty_groups: list[Group] = []
@@ -155,11 +164,13 @@ class Workspace:
 
         One at a time would pass over all that went before it, every time.
         """
-        if len(self._mailboxes) > MAILBOXES_CACHED_MAX:
-            for ref in list(islice(self._mailboxes, MAILBOXES_CACHED_MAX // 2)):
+        if len(self._mailboxes) > self._mailboxes_max:
+            for ref in list(
+                islice(self._mailboxes, len(self._mailboxes) - self._mailboxes_max // 2)
+            ):
                 del self._mailboxes[ref]
-        if len(self._groups) > GROUPS_CACHED_MAX:
-            for key_prefix in list(islice(self._groups, GROUPS_CACHED_MAX // 2)):
+        if len(self._groups) > self._groups_max:
+            for key_prefix in list(islice(self._groups, len(self._groups) - self._groups_max // 2)):
                 del self._groups[key_prefix]
         if len(self._group_names) > NAMED_MAILBOXES_MAX:
             self._group_names.clear()
@@ -168,7 +179,7 @@ class Workspace:
             written = (ref for ref, heard in self.heard_lately.items() if not heard.old_since)
             for ref in list(islice(written, len(self.heard_lately) - self._heard_max // 2)):
                 del self.heard_lately[ref]
-        if self.index % HELD_COUNTED_EVERY == 0 and self._held_cached() > HELD_CACHED_MAX:
+        if self.index % HELD_COUNTED_EVERY == 0 and self._held_cached() > self._held_max:
             self._groups.clear()
 
     def _held_cached(self) -> int:
