@@ -85,8 +85,9 @@ def test_data_are_kept_where_it_is_told(dev, tmp_path):
 
 
 def test_a_taken_port_is_told_and_ends_it_with_1(dev):
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        screen = dev(MQ9_HTTP_PORT=str(taken.getsockname()[1]))
+    port, *_ = free_ports(NODES)  # node1's; the others' are the next two
+    with socket.create_server(("127.0.0.1", port)):
+        screen = dev(MQ9_HTTP_PORT=str(port))
         screen.process.wait(60)
         out, errors = screen.process.communicate()
     assert screen.process.returncode == 1
