@@ -14,9 +14,6 @@ from typing import Final
 from mq9cluster.domain.limits import REPORT_HOLD_MS, REPORT_WAIT_MS
 
 TICK_MS: Final = REPORT_WAIT_MS // 2  # of Raft: every other one leaves with REPORTs
-# What is looked at at beats may be as old as two of them. Older, and the node stood still: the host
-# had no time for it, or was moved, or its debugger stopped it.
-STANDSTILL_S: Final = 1.0
 TOGETHER_S: Final = 0.003  # clocks are read in whole ms, and not at the same time
 
 Call = Callable[[], object]

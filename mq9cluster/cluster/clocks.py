@@ -85,7 +85,8 @@ class ClusterClock:
 
 
 class AwakeClock:
-    """Time that this node was awake, for Raft's timeouts; implements `domain.ports.Clock`.
+    """Time that this node was awake, for Raft's timeouts and commands' deadlines; implements
+    `domain.ports.Clock`.
 
     A node that stood still heard nobody, and the others, if they stood still with it, said nothing:
     the time between two readings counts for STEP_MS_MAX at most. So when a machine goes on with

@@ -280,6 +280,7 @@ class Cluster:
             self.incarnation,
             replica,
             self.report_beat,
+            self._awake,
             self._links.find_leader,
             lambda: self.meta.meta.features,
         )

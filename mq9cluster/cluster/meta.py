@@ -149,15 +149,12 @@ def found(
     )
 
 
-def begin_run(name: str, run: Run) -> bytes:
-    """The command that announces a node's run; it ends the ones before."""
-    fields = asdict(run)
-    del fields["ended"]
-    return _command(do="begin", name=name, **fields)
+def begin_run(name: str, run: Run, question: str = "") -> bytes:
+    """The command that announces a node's run; it ends the ones before.
 
-
-def ask_run(name: str, run: Run, question: str) -> bytes:
-    """The command that changes nothing: once it is applied, so is whatever was before it."""
+    Of a run that is known it changes nothing. A `question` is told when it is applied, and with it
+    everything that was before it.
+    """
     fields = asdict(run)
     del fields["ended"]
     return _command(do="begin", name=name, question=question, **fields)

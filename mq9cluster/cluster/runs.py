@@ -18,7 +18,6 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from mq9cluster.cluster import meta
-from mq9cluster.cluster.beat import STANDSTILL_S
 from mq9cluster.cluster.meta import MetaReplica, Run
 from mq9cluster.cluster.peers import Peers
 from mq9cluster.cluster.replica import Replica
@@ -27,6 +26,7 @@ LEASE_S: Final = 5.0  # silent for so long, a node's run is ended by the others
 LEASE_HELD_S: Final = (
     3.5  # and over by its own clock well before, also under a deposed leader of meta
 )
+STANDSTILL_S: Final = 1.0  # between two looks at the lease, of which four are due every second
 RELEASE_AGAIN_S: Final = 1.0
 
 _log = logging.getLogger(__name__)
@@ -145,7 +145,7 @@ class Runs:
             self._question = f"{incarnation}.{self._questions}"
         run = self._meta.meta.runs.get(self._me)
         if run is not None and run.incarnation == incarnation:
-            self._propose(meta.ask_run(self._me, run, self._question))
+            self._propose(meta.begin_run(self._me, run, self._question))
 
     def told(self, name: str, question: str) -> None:
         """`meta` has applied a question here, and everything before it."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol
 
-from mq9cluster.cluster.beat import STANDSTILL_S, Beat
+from mq9cluster.cluster.beat import Beat
 from mq9cluster.cluster.engine import NotLeader
 from mq9cluster.cluster.features import FEATURES, SINCE
 from mq9cluster.cluster.proposals import LOST
@@ -26,6 +26,7 @@ from mq9cluster.domain.command import Command, EndConnection, FetchMessages, Own
 from mq9cluster.domain.errors import Mq9Error, OutcomeUnknown, Overloaded, Unavailable
 from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.outcome import Outcome, Refused, refused
+from mq9cluster.domain.ports import Clock
 from mq9cluster.domain.read import MessagesRead, Query
 from mq9cluster.machine.codec import Parcel, encode_command, encode_parcel
 
@@ -33,7 +34,7 @@ PARCEL_BYTES_MAX: Final = 4 << 20  # or one command
 UNDER_WAY_COMMANDS_MAX: Final = 65_536  # taken and not yet answered; about a second's worth
 UNDER_WAY_BYTES_MAX: Final = 64 << 20
 PARCELS_UNDER_WAY_MAX: Final = 256  # then commands gather; below what a shard keeps outcomes of
-PROPOSAL_DEADLINE_S: Final = 5.0  # below the request timeouts that clients use
+PROPOSAL_DEADLINE_MS: Final = 5_000  # of time awake; below the request timeouts that clients use
 READ_DEADLINE_S: Final = 5.0  # for finding a leader, beyond what a FETCH waits
 PATIENT_COMMANDS_MAX: Final = 1_000  # gathered: then they leave; applied in about 10 ms
 RETRY_S: Final = 0.05  # between two looks for a leader
@@ -63,15 +64,15 @@ class Leader(Protocol):
 class UnansweredParcel:
     """A parcel with its answers."""
 
-    __slots__ = ("data", "deadline_s", "may_wait", "maybe_done", "sent", "waiting")
+    __slots__ = ("data", "deadline_ms", "may_wait", "maybe_done", "sent", "waiting")
 
     def __init__(
-        self, data: bytes, waiting: list[Done], deadline_s: float, *, may_wait: bool
+        self, data: bytes, waiting: list[Done], deadline_ms: int, *, may_wait: bool
     ) -> None:
         self.data = data
         self.may_wait = may_wait
         self.waiting = waiting
-        self.deadline_s = deadline_s
+        self.deadline_ms = deadline_ms
         self.sent = False
         self.maybe_done = False
 
@@ -86,11 +87,12 @@ class Shard:
         incarnation: int,
         replica: Replica | None,
         beat: Beat,
+        awake: Clock,
         find_leader: Callable[[int], Leader | None],
         features: Callable[[], int] = lambda: FEATURES,
     ) -> None:
         """`features` is the cluster's level: nothing above it is proposed. `beat`: the node's, at
-        which commands that may wait leave, and deadlines are looked at.
+        which commands that may wait leave, and deadlines are looked at, which go by `awake`.
         """
         self.shard = shard
         self.replica = replica
@@ -103,10 +105,11 @@ class Shard:
         self._commands: list[bytes] = []
         self._waiting: list[Done] = []
         self._gathered_bytes = 0
-        self._gathering_until_s = 0.0
+        self._gathering_until_ms = 0
         self._closing = False
         self._hurried = False  # what has gathered is to leave with this turn
         self._beat = beat
+        self._awake = awake
         self._awaits_beat = False
         self._all_may_wait = True  # of what has gathered
         self._sequence = 0
@@ -116,7 +119,6 @@ class Shard:
         self._under_way_bytes = 0
         self._retry_timer: asyncio.TimerHandle | None = None
         self._checks_deadlines = False
-        self._looked_s = 0.0  # at deadlines
         self._attempts: dict[Waiter, Callable[[], None]] = {}
         self._stopped = False
         if replica:
@@ -177,7 +179,7 @@ class Shard:
             done(Refused(Overloaded(why)))
             return
         if not self._commands:
-            self._gathering_until_s = self._loop.time() + PROPOSAL_DEADLINE_S
+            self._gathering_until_ms = self._awake.monotonic_ms() + PROPOSAL_DEADLINE_MS
             if not self._checks_deadlines:
                 self._check_deadlines_later()
         self._commands.append(data)
@@ -242,7 +244,7 @@ class Shard:
             parcel = UnansweredParcel(
                 encode_parcel(identity, commands),
                 waiting,
-                self._gathering_until_s,
+                self._gathering_until_ms,
                 may_wait=self._all_may_wait,
             )
             self._parcels[self._sequence] = parcel
@@ -316,7 +318,6 @@ class Shard:
 
     def _check_deadlines_later(self) -> None:
         self._checks_deadlines = True
-        self._looked_s = self._loop.time()
         self._beat.wait(self._check_deadlines)
 
     def _check_deadlines(self) -> None:
@@ -324,17 +325,15 @@ class Shard:
         self._checks_deadlines = False
         if self._stopped:
             return
-        now_s = self._loop.time()
-        if now_s - self._looked_s > STANDSTILL_S:
-            self._put_off_deadlines(now_s - self._looked_s)
+        now_ms = self._awake.monotonic_ms()
         for sequence, parcel in list(self._parcels.items()):
-            if parcel.deadline_s > now_s:
+            if parcel.deadline_ms > now_ms:
                 break
             error: Mq9Error = Unavailable("the shard has no leader")
             if parcel.sent or parcel.maybe_done:
-                error = OutcomeUnknown(f"no outcome within {PROPOSAL_DEADLINE_S:g} s")
+                error = OutcomeUnknown(f"no outcome within {PROPOSAL_DEADLINE_MS / 1000:g} s")
             self._finish(sequence, [Refused(error)] * len(parcel.waiting))
-        if self._commands and self._gathering_until_s <= now_s:
+        if self._commands and self._gathering_until_ms <= now_ms:
             waiting = self._waiting
             self._commands, self._waiting, self._gathered_bytes = [], [], 0
             self._hurried = False
@@ -342,16 +341,6 @@ class Shard:
                 done(Refused(Unavailable("the shard takes no commands")))
         if self._parcels or self._commands:
             self._check_deadlines_later()
-
-    def _put_off_deadlines(self, seconds: float) -> None:
-        """For so long this node stood still, and maybe the others: nobody could say anything.
-
-        No deadline becomes later than that of a new command.
-        """
-        latest_s = self._loop.time() + PROPOSAL_DEADLINE_S
-        self._gathering_until_s = min(self._gathering_until_s + seconds, latest_s)
-        for parcel in self._parcels.values():
-            parcel.deadline_s = min(parcel.deadline_s + seconds, latest_s)
 
     # --- reads -----------------------------------------------------------------------------------
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ServeCluster
+from tests.support.careful import UNSURE
 from tests.support.cluster import ClusterNode, ServedCluster, until
 from tests.support.mq9 import Mq9, Reply, fresh
 from tests.support.raw_nats import ConnectionEnded, RawNats
@@ -18,7 +19,6 @@ LOG_KEPT = {"MQ9_TEST_LOG_ENTRIES_KEPT": "40"}
 AGENTS = 24  # so that every one of 8 shards has some
 AGAIN_S = 0.2
 SAME_S_MAX = 60.0
-UNSURE = ("timeout", "unavailable", "overloaded")
 GONE = -1  # in place of a revision
 
 At = Callable[[ClusterNode], Awaitable[Mq9]]

@@ -61,18 +61,10 @@ class Load:
         while not self._stopping:
             payload = b"%s%06d" % (self.mark, count)
             began_s = time.monotonic()
-            await self._send_surely(box, payload, f"key{count % KEYS}")
+            await self.mq9.send(box, payload, key=f"key{count % KEYS}")
             self.slowest_s = max(self.slowest_s, time.monotonic() - began_s)
             self.acknowledged[box].append(payload)
             count += 1
-
-    async def _send_surely(self, box: str, payload: bytes, key: str) -> None:
-        """Again and again, as clients do, where the outcome is not known or nothing was done."""
-        while True:
-            reply = await self.mq9.try_send(box, payload, key=key, msg_id=f"{box}-{payload!r}")
-            if reply["error"] == "":
-                return
-            assert reply["code"] in ("timeout", "unavailable"), reply
 
     async def until_sent(self, count: int) -> None:
         async with asyncio.timeout(CAUGHT_UP_S_MAX):

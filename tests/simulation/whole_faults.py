@@ -98,13 +98,13 @@ def _pause_one(world: "World", luck: Luck, node: "WholeNode") -> None:
     if away:
         others = [other.name for other in world.nodes if other is not node]
         world.later(for_s + AWAY_S, world.network.split([node.name], others))
+    world.later(for_s - ASKED_S, partial(_if_there, node, process, world.pass_by))
+    world.later(for_s, partial(_if_there, node, process, type(node).resume))
 
-    def still_there(call: Callable[["WholeNode"], None]) -> None:
-        if node.process is process:
-            call(node)
 
-    world.later(for_s - ASKED_S, lambda: still_there(world.pass_by))
-    world.later(for_s, lambda: still_there(type(node).resume))
+def _if_there(node: "WholeNode", process: object, call: Callable[["WholeNode"], None]) -> None:
+    if node.process is process:
+        call(node)
 
 
 def _pause(world: "World", luck: Luck) -> None:
@@ -125,12 +125,7 @@ def _standstill(world: "World", luck: Luck) -> None:
             continue
         node.pause()
         wakes_s = for_s + luck.choice([0.0, 0.0, 0.05, 0.4])
-        world.later(wakes_s, partial(_wake, node, process))
-
-
-def _wake(node: "WholeNode", process: object) -> None:
-    if node.process is process:
-        node.resume()
+        world.later(wakes_s, partial(_if_there, node, process, type(node).resume))
 
 
 def _cut_off(world: "World", luck: Luck, node: "WholeNode") -> None:

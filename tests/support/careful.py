@@ -17,6 +17,7 @@ ASKED_S_MAX = 60.0  # generous: the machine that runs this may be busy
 AGAIN_S = 0.1
 NOT_DONE = ("unavailable", "overloaded")
 UNKNOWN = "timeout"
+UNSURE = (*NOT_DONE, UNKNOWN)
 MSG_ID = "Nats-Msg-Id"
 SEND = "$mq9.AI.MSG.SEND."
 # Where a repeat of what was done after all is told something else.

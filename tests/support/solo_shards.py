@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from mq9cluster.cluster.beat import Beat, ReportBeat
+from mq9cluster.cluster.clocks import AwakeClock
 from mq9cluster.cluster.durability import Durability
 from mq9cluster.cluster.engine import Message
 from mq9cluster.cluster.replica import Replica
@@ -28,6 +29,7 @@ def open_solo_shards(
 ) -> Shards:
     """Open every shard of a cluster of one, and let each catch up with its log."""
     shards: list[Shard] = []
+    awake = AwakeClock(clock)
     for number in range(count):
         log = GroupLog(database, number)
         replica = Replica(
@@ -38,7 +40,7 @@ def open_solo_shards(
         group = durability.register(number, engine, log, replica, applied)
         replica.start(engine, durability, group)
         leaves = beat or ReportBeat()
-        shards.append(Shard(number, node, incarnation, replica, leaves, _nowhere_else))
+        shards.append(Shard(number, node, incarnation, replica, leaves, awake, _nowhere_else))
     return Shards(shards, durability)
 
 

@@ -8,6 +8,7 @@ from mq9cluster.cluster.beat import ReportBeat
 from mq9cluster.cluster.features import AGENTS
 from mq9cluster.cluster.shard import Shard
 from mq9cluster.domain.measures import Histogram
+from mq9cluster.node import SystemClock
 
 
 class OneShard:
@@ -15,7 +16,7 @@ class OneShard:
 
     def __init__(self, level: int) -> None:
         beat = ReportBeat()
-        self.shard = Shard(0, 1, 1, None, beat, lambda _: None, lambda: level)
+        self.shard = Shard(0, 1, 1, None, beat, SystemClock(), lambda _: None, lambda: level)
         self.all = [self.shard]
 
     def of(self, _: bytes) -> Shard:

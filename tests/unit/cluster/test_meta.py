@@ -14,6 +14,7 @@ from mq9cluster.cluster.shard import Shard
 from mq9cluster.domain.command import CreateMailbox, Expire
 from mq9cluster.domain.errors import Unavailable
 from mq9cluster.domain.outcome import Outcome, Refused
+from mq9cluster.node import SystemClock
 
 NAMES = ("n1", "n2", "n3")
 
@@ -119,7 +120,7 @@ def propose(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], list[Outcome]]:
 
     async def outcomes(level: int) -> list[Outcome]:
         found: list[Outcome] = []
-        shard = Shard(0, 1, 1, None, ReportBeat(), lambda _: None, lambda: level)
+        shard = Shard(0, 1, 1, None, ReportBeat(), SystemClock(), lambda _: None, lambda: level)
         shard.propose(CreateMailbox(b"x", ttl_s=0), found.append)
         shard.propose(Expire(), partial(pytest.fail, "an old command is for everybody"))
         pending = shard.pending_commands

@@ -6,9 +6,8 @@ from typing import Any
 import orjson
 import pytest
 
-from mq9cluster.cluster.beat import STANDSTILL_S
 from mq9cluster.cluster.meta import Meta, Run
-from mq9cluster.cluster.runs import LEASE_HELD_S, LEASE_S, Runs
+from mq9cluster.cluster.runs import LEASE_HELD_S, LEASE_S, STANDSTILL_S, Runs
 
 ME, PEER, INCARNATION = "n1", "n2", 7
 WATCH_S = 0.25

@@ -9,10 +9,12 @@ import pytest
 
 from mq9cluster.cluster import proposals as proposals_module
 from mq9cluster.cluster import shard as shard_module
-from mq9cluster.cluster.beat import STANDSTILL_S, Beat
+from mq9cluster.cluster.beat import Beat
+from mq9cluster.cluster.clocks import STEP_MS_MAX, AwakeClock
 from mq9cluster.cluster.engine import LogEntry, NotLeader
 from mq9cluster.cluster.proposals import LOST
 from mq9cluster.cluster.replica import Replica
+from mq9cluster.cluster.shard import PROPOSAL_DEADLINE_MS
 from mq9cluster.domain import failpoints
 from mq9cluster.domain.address import agent_ref
 from mq9cluster.domain.command import CreateMailbox, RegisterAgent, ReportAgent, SendMessage
@@ -51,7 +53,7 @@ async def test_patient_commands_leave_together_after_a_while(one: OneShard) -> N
 async def never(one: OneShard, monkeypatch: pytest.MonkeyPatch) -> None:
     """Patient commands would wait for an hour, and no deadline looks at them."""
     one.beat = Beat(HOUR_MS, least_ms=HOUR_MS)
-    monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_S", 3_600.0)
+    monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_MS", HOUR_MS)
 
 
 @pytest.mark.usefixtures("never")
@@ -240,7 +242,7 @@ async def test_on_a_disk_that_hangs_outcomes_are_unknown_and_new_commands_unavai
     shard = await one.start()
     await outcome_of(shard, CreateMailbox(REF))
     await one.stop()
-    monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_S", 0.05)
+    monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_MS", 50)
     one.beat = Beat(10)  # at which deadlines are looked at
     shard = await one.start(sync_delay_s=0.3)
     while one.durability.syncs_inline:  # the slow disk is noticed, and syncs go to the thread
@@ -260,31 +262,23 @@ async def test_on_a_disk_that_hangs_outcomes_are_unknown_and_new_commands_unavai
 async def test_time_that_a_node_stood_still_takes_nothing_off_deadlines(
     one: OneShard, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard_module, "PROPOSAL_DEADLINE_S", 60.0)
     one.beat = Beat(1)
     shard = await one.start()
-    now_s = shard._loop.time()
-    clock = SimpleNamespace(now_s=now_s)
-    loop: Any = SimpleNamespace(time=lambda: clock.now_s, call_soon=shard._loop.call_soon)
-    monkeypatch.setattr(shard, "_loop", loop)
+    steady: Any = SimpleNamespace(now_ms=0)
+    steady.monotonic_ms = lambda: steady.now_ms
+    monkeypatch.setattr(shard, "_awake", AwakeClock(steady))
     taken: list[Callable[[list[Outcome] | Refused | None], None]] = []
     monkeypatch.setattr(replica_of(shard), "accept", lambda _, done, **__: taken.append(done))
-    first = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"first")))
+    proposed = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"proposed")))
     await until(lambda: len(taken) == 1)
-    clock.now_s += 59.0
-    await _some_beats(one.beat)  # seen to pass at once: a standstill
-    clock.now_s += 3_600.0
-    second = asyncio.ensure_future(outcome_of(shard, SendMessage(REF, b"second")))
-    await until(lambda: len(taken) == 2)
+    steady.now_ms += HOUR_MS
     await _some_beats(one.beat)
-    assert not first.done()
-    for _ in range(60):
-        assert not first.done()
-        assert not second.done()
-        clock.now_s += STANDSTILL_S
+    for _ in range(PROPOSAL_DEADLINE_MS // STEP_MS_MAX - 2):  # the standstill was one
+        steady.now_ms += STEP_MS_MAX
         await _some_beats(one.beat)
-    clock.now_s += STANDSTILL_S
-    assert [why(one) for one in await asyncio.gather(first, second)] == [OutcomeUnknown] * 2
+    assert not proposed.done()
+    steady.now_ms += STEP_MS_MAX
+    assert why(await proposed) is OutcomeUnknown
 
 
 async def _some_beats(beat: Beat) -> None:
