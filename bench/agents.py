@@ -2,11 +2,12 @@
 
 `python -m bench.agents --nodes 3`, by hand. Agents are spread over connections and those over
 nodes; their REPORTs are spread evenly over time, so that most are alone in their socket's turn.
-Told is what REPORTs take beyond what the node takes idle: as the core was, of an undisturbed core
-as `pace` estimates it, and in the quiet windows of the run, those in which work was hardly
-disturbed. Exits with 1 when the last, or the first where no window was quiet, is more than their
-share, or an answer an error. With `--by mailbox` each agent reports by its mailbox instead of its
-name, which every shard is asked.
+In rounds the nodes are idle and reported to in turn, since what either takes changes by the minute.
+Told is what REPORTs take beyond what the node takes idle: as the core was, with the least and the
+most of a round, of an undisturbed core as `pace` estimates it, and in the quiet windows of the run,
+those in which work was hardly disturbed. Exits with 1 when the last, or the first where no window
+was quiet, is more than their share, or an answer an error. With `--by mailbox` each agent reports
+by its mailbox instead of its name, which every shard is asked.
 """
 
 import argparse
@@ -32,7 +33,7 @@ SETTLE_SECONDS = 20.0  # what the REGISTERs left: indexes that follow
 # Of REPORTs that do not count: the first have the REGISTERs' files merged, and rows are written
 # 1,024 entries (256 s) behind their REPORTs.
 WARM_SECONDS = 290.0
-IDLE_SECONDS = 20.0
+CALM_SECONDS = 2.0  # after REPORTs, before what comes counts as idle
 WINDOW_SECONDS = 5.0
 QUIET_MAX = 1.25  # times as long as undisturbed work takes in a quiet window
 BEAT_SECONDS = 0.01  # what is due of the REPORTs is sent so often
@@ -67,35 +68,14 @@ async def _measure(fleet: Fleet, pace: Pace, options: argparse.Namespace, consol
         raise ServerFailed(f"REGISTER: {unregistered}")
     await asyncio.sleep(SETTLE_SECONDS)
     await _report(connections, options, WARM_SECONDS)
-    idle = await _load(fleet, pace, asyncio.sleep(IDLE_SECONDS, 0))
-    busy = await _load(fleet, pace, _report(connections, options, options.seconds))
-    rate = busy.reports / busy.seconds
-    quiet = [window for window in busy.windows if window.slowdown <= QUIET_MAX]
-    shares = []
-    for node, (server, whole, alone) in enumerate(
-        zip(fleet.servers, busy.shares, idle.shares, strict=True)
-    ):
-        as_it_was = whole - alone
-        share = whole / busy.slowdown - alone / idle.slowdown
-        in_quiet = [window.shares[node] - alone / idle.slowdown for window in quiet]
-        shares.append(statistics.median(in_quiet) if quiet else as_it_was)
-        console.print(
-            f"{server.name}: {100 * as_it_was:.1f} % of a core beyond {100 * alone:.1f} % idle, "
-            f"{1e6 * as_it_was / rate:.1f} µs a REPORT; undisturbed {100 * share:.1f} %, "
-            f"{1e6 * share / rate:.1f} µs; RSS {server.rss_bytes() / 2**20:.0f} MiB"
-        )
-        if quiet:
-            console.print(
-                f"  in quiet windows {100 * shares[-1]:.1f} %, {100 * min(in_quiet):.1f} to "
-                f"{100 * max(in_quiet):.1f} %"
-            )
-    console.print(
-        f"work took {idle.slowdown:.2f} times as long as undisturbed while idle, "
-        f"{busy.slowdown:.2f} times while they reported; at most {QUIET_MAX} times in {len(quiet)} "
-        f"of {len(busy.windows)} windows of {WINDOW_SECONDS:g} s"
-    )
+    idle, busy = _Load(), _Load()
+    for _ in range(options.rounds):
+        await asyncio.sleep(CALM_SECONDS)
+        await idle.measure(fleet, pace, asyncio.sleep(options.seconds, 0))
+        await busy.measure(fleet, pace, _report(connections, options, options.seconds))
+    shares = _tell(fleet, idle, busy, console)
     failed = sum(connection.failed for connection in connections)
-    console.print(f"{rate:,.0f} REPORTs/s, {failed} errors")
+    console.print(f"{busy.rate:,.0f} REPORTs/s, {failed} errors")
     if failed:
         console.print(_failures(connections))
     return 0 if max(shares) <= CORE_SHARE_MAX and not failed else 1
@@ -109,28 +89,82 @@ class _Window(NamedTuple):
     slowdown: float
 
 
-class _Load(NamedTuple):
-    """What some work took, as a whole and window by window."""
+class _Load:
+    """What some work took, all of its rounds together, and window by window."""
 
-    reports: int
-    seconds: float
-    shares: list[float]
-    slowdown: float
-    windows: list[_Window]
+    def __init__(self) -> None:
+        self.reports = 0
+        self.rounds: list[_Window] = []
+        self.windows: list[_Window] = []
+
+    async def measure(self, fleet: Fleet, pace: Pace, work: Awaitable[int]) -> None:
+        """Another round of it, until it is done; it returns how many REPORTs it sent."""
+        looks = [(time.monotonic(), fleet.cpu_seconds())]
+        working = asyncio.ensure_future(work)
+        while not working.done():
+            await asyncio.wait((working,), timeout=WINDOW_SECONDS)
+            looks.append((time.monotonic(), fleet.cpu_seconds()))
+        self.reports += working.result()
+        self.rounds.append(_window(pace, looks[0], looks[-1]))
+        self.windows += [
+            _window(pace, before, after)
+            for before, after in pairwise(looks)
+            if after[0] - before[0] >= WINDOW_SECONDS / 2  # what is left may be too short
+        ]
+
+    @property
+    def seconds(self) -> float:
+        """Of all rounds."""
+        return sum(one.seconds for one in self.rounds)
+
+    @property
+    def rate(self) -> float:
+        """REPORTs a second."""
+        return self.reports / self.seconds
+
+    @property
+    def slowdown(self) -> float:
+        """Of all rounds."""
+        return sum(one.slowdown * one.seconds for one in self.rounds) / self.seconds
+
+    def share(self, node: int) -> float:
+        """What all rounds took of a core at one node."""
+        return sum(one.shares[node] * one.seconds for one in self.rounds) / self.seconds
 
 
-async def _load(fleet: Fleet, pace: Pace, work: Awaitable[int]) -> _Load:
-    looks = [(time.monotonic(), fleet.cpu_seconds())]
-    working = asyncio.ensure_future(work)
-    while not working.done():
-        await asyncio.wait((working,), timeout=WINDOW_SECONDS)
-        looks.append((time.monotonic(), fleet.cpu_seconds()))
-    windows = [
-        _window(pace, before, after)
-        for before, after in pairwise(looks)
-        if after[0] - before[0] >= WINDOW_SECONDS / 2  # what is left at the end may be too short
-    ]
-    return _Load(working.result(), *_window(pace, looks[0], looks[-1]), windows)
+def _tell(fleet: Fleet, idle: _Load, busy: _Load, console: Console) -> list[float]:
+    """Print what REPORTs cost; return what is held against the share that they may have."""
+    quiet = [window for window in busy.windows if window.slowdown <= QUIET_MAX]
+    shares = []
+    for node, server in enumerate(fleet.servers):
+        as_it_was = busy.share(node) - idle.share(node)
+        by_round = [
+            reported.shares[node] - alone.shares[node]
+            for reported, alone in zip(busy.rounds, idle.rounds, strict=True)
+        ]
+        undisturbed = busy.share(node) / busy.slowdown - idle.share(node) / idle.slowdown
+        console.print(
+            f"{server.name}: {100 * as_it_was:.1f} % of a core ({100 * min(by_round):.1f} to "
+            f"{100 * max(by_round):.1f}) beyond {100 * idle.share(node):.1f} % idle, "
+            f"{1e6 * as_it_was / busy.rate:.1f} µs a REPORT; undisturbed "
+            f"{100 * undisturbed:.1f} %, {1e6 * undisturbed / busy.rate:.1f} µs; "
+            f"RSS {server.rss_bytes() / 2**20:.0f} MiB"
+        )
+        shares.append(as_it_was)
+        if quiet:
+            alone = idle.share(node) / idle.slowdown
+            in_quiet = [window.shares[node] - alone for window in quiet]
+            shares[-1] = statistics.median(in_quiet)
+            console.print(
+                f"  in quiet windows {100 * shares[-1]:.1f} %, {100 * min(in_quiet):.1f} to "
+                f"{100 * max(in_quiet):.1f} %"
+            )
+    console.print(
+        f"work took {idle.slowdown:.2f} times as long as undisturbed while idle, "
+        f"{busy.slowdown:.2f} times while they reported; at most {QUIET_MAX} times in {len(quiet)} "
+        f"of {len(busy.windows)} windows of {WINDOW_SECONDS:g} s"
+    )
+    return shares
 
 
 def _window(
@@ -195,7 +229,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--nodes", type=int, default=3)
     parser.add_argument("--agents", type=int, default=100_000)
     parser.add_argument("--every", type=float, default=30.0, help="seconds between two REPORTs")
-    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--rounds", type=int, default=6)
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="of idling, and of REPORTs, in each round"
+    )
     parser.add_argument("--connections", type=int, default=3_000)
     parser.add_argument("--by", choices=("name", "mailbox"), default="name")
     return parser.parse_args(arguments)

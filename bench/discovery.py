@@ -15,6 +15,7 @@ import sqlite3
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import NamedTuple
 
 from bench.servers import rss_bytes
@@ -128,7 +129,9 @@ class Registry:
                 graphs += clock() - start
         return embedding, indexing, graphs
 
-    def discover(self, text: str, mode: str, *, condition: object = None, exact: bool = False):
+    def discover(
+        self, text: str, mode: str, *, condition: object = None, exact: bool = False
+    ) -> list[str]:
         """One DISCOVER: the page's names."""
         code = self.embedder.question_code(text) if mode != "text" else None
         question = Question(
@@ -156,7 +159,7 @@ def spread(clock: Clock, run: Callable[[str], object], questions: list[str]) -> 
 
 def rows(clock: Clock, registry: Registry, questions: list[str]) -> Iterator[tuple[str, Spread]]:
     for mode in ("text", "semantic", "hybrid"):
-        yield mode, spread(clock, lambda text, mode=mode: registry.discover(text, mode), questions)
+        yield mode, spread(clock, partial(registry.discover, mode=mode), questions)
     narrow = {"tags": "region-7", "not": {"version": "1.3"}}
     yield (
         "hybrid, a filter that leaves 5 %",

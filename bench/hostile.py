@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -208,7 +208,7 @@ async def _slow_readers(port: int) -> None:
         for reader in readers:
             reader.subscribe("filled")
             await reader.flush()
-            reader._reader._transport.pause_reading()
+            reader.stop_reading()
         for _ in range(80):
             publisher.post(publication("filled", b"x" * MIB))
             await publisher.flush()
@@ -265,7 +265,7 @@ async def _subscriptions(port: int) -> None:
         await client.close()
 
 
-ATTACKS: dict[str, Callable[[int], Awaitable[None]]] = {
+ATTACKS: dict[str, Callable[[int], Coroutine[object, object, None]]] = {
     "nobody": _nothing,
     "a flood of messages": _flood,
     "a flood of commands": _commands,

@@ -13,7 +13,7 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -64,7 +64,7 @@ async def ask(client: Client, command: str, body: bytes) -> dict[str, object]:
     return reply
 
 
-async def register(nodes: list[ServedNode], maker: Maker, agents: int) -> None:
+async def register(nodes: Sequence[ServedNode], maker: Maker, agents: int) -> None:
     """The cards are made, and written in whole turns, so that most of the cores is the nodes'."""
     cards = (orjson.loads(maker.card(number).body) for number in range(agents))
     bodies = [orjson.dumps({**card, "ttl": 0}) for card in cards]
@@ -89,7 +89,10 @@ async def report(clients: list[Client], maker: Maker, agents: int) -> None:
 
 
 async def discover(
-    client: Client, nodes: list[ServedNode], questions: list[str], body: Callable[[str], dict]
+    client: Client,
+    nodes: Sequence[ServedNode],
+    questions: list[str],
+    body: Callable[[str], dict[str, object]],
 ) -> tuple[float, float, float]:
     """p50, p99 of the wall and the mean of all nodes' processors, in ms."""
     times = []
@@ -105,7 +108,9 @@ async def discover(
     return cuts[49], cuts[98], spent_ms
 
 
-async def timed(what: str, count: int, nodes: list[ServedNode], work: asyncio.Future) -> None:
+async def timed(
+    what: str, count: int, nodes: Sequence[ServedNode], work: Awaitable[object]
+) -> None:
     before, start_s = [cpu_s(node) for node in nodes], time.perf_counter()
     ours_s = time.process_time()
     await work

@@ -9,7 +9,7 @@ import asyncio
 import json
 import secrets
 from collections.abc import Sequence
-from typing import NamedTuple, Self, TypeVar
+from typing import NamedTuple, Self, TypeVar, cast
 
 T = TypeVar("T")
 
@@ -155,6 +155,10 @@ class RawNats:
         else:
             self.post(publication(subject, payload, reply, headers))
         return answer
+
+    def stop_reading(self) -> None:
+        """Leave what the server sends in the socket."""
+        cast(asyncio.Transport, self._writer.transport).pause_reading()
 
     async def close(self) -> None:
         """Close the socket at once."""
