@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""What the README and the SDK's page show works as it stands there."""
 
 import asyncio
 import re
@@ -8,17 +8,29 @@ from pathlib import Path
 import nats
 import pytest
 
-README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+CLIENT = (ROOT / "docs" / "client.md").read_text(encoding="utf-8")
 
 
 EXCHANGE = ["critical stop everything", "normal summarise chapter 1", "{'error': ''}"]
 REGISTRATION = ["agent.writer {'load': 0.2}"]
+CONSUMED = ["CRITICAL stop everything", "NORMAL summarise chapter 1"]
+PRESENT = ["agent.translator"]
 
 
-@pytest.mark.parametrize(("number", "says"), [(0, EXCHANGE), (1, REGISTRATION)])
-async def test_the_python_programs_of_the_readme_work(serve_node, number, says):
+@pytest.mark.parametrize(
+    ("page", "number", "says"),
+    [
+        pytest.param(README, 0, EXCHANGE, id="README, an exchange"),
+        pytest.param(README, 1, REGISTRATION, id="README, a registration"),
+        pytest.param(CLIENT, 0, CONSUMED, id="SDK, a consumer"),
+        pytest.param(CLIENT, 1, PRESENT, id="SDK, an agent"),
+    ],
+)
+async def test_the_python_programs_of_our_pages_work(serve_node, page, number, says):
     node = await serve_node()
-    program = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[number]
+    program = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[number]
     assert "nats://127.0.0.1:4222" in program
     process = await asyncio.create_subprocess_exec(
         sys.executable,

@@ -26,10 +26,12 @@ def test_nothing_imports_a_serialiser_that_can_run_code():
 
 
 def test_a_package_init_hands_nothing_on():
+    """But for the SDK's, whose names are for others to import."""
     offenders = [
         str(path.relative_to(PACKAGE))
         for path in PACKAGE.rglob("__init__.py")
-        if any(
+        if path.parent.name != "client"
+        and any(
             not (isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant))
             for node in ast.parse(path.read_text()).body
         )
