@@ -152,7 +152,7 @@ SERVE: tuple[Setting, ...] = (
         "N",
         str(WAITING_FETCHES_DEFAULT),
         read_integer(1, WAITING_FETCHES_MAX),
-        "FETCHes of one client that may wait at a time",
+        "FETCHes of one client that may wait at a time, and mailboxes it may be pushed",
     ),
     Setting(
         "max-request-rate",

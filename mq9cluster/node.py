@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 from mq9cluster.admin.http import AdminServer
 from mq9cluster.broker.agents import Agents
 from mq9cluster.broker.mailboxes import Mailboxes
+from mq9cluster.broker.pushes import Pushes
 from mq9cluster.broker.router import Router
 from mq9cluster.broker.search_side import SearchSide
 from mq9cluster.broker.traced import TracedRouter
@@ -105,6 +106,7 @@ class Node(MemberEvents):
         self._traces: ParcelTraces | None = None
         self._cluster: Cluster | None = None
         self._mailboxes: Mailboxes | None = None
+        self._pushes: Pushes | None = None
         self._routes: Routes | None = None
         self._checks = PasswordChecks(tokens)
         self._failure = ""
@@ -148,8 +150,16 @@ class Node(MemberEvents):
             config.limits.waiting_fetches_max,
         )
         self._mailboxes = mailboxes
+        pushes = Pushes(
+            cluster.shards,
+            cluster.me.node_id,
+            cluster.incarnation,
+            lambda: cluster.may_hand_out,
+            config.limits.waiting_fetches_max,
+        )
+        self._pushes = pushes
         agents = Agents(cluster.shards, search.embedding.embed, config.agent_ttl_s)
-        parts = (mailboxes, agents, search.discovery, self._clock)
+        parts = (mailboxes, pushes, agents, search.discovery, self._clock)
         router = TracedRouter(self._traces, *parts) if self._traces else Router(*parts)
         chance = random.Random()  # noqa: S311  spreads load, guards nothing
         self._routes = Routes(cluster.peers.send_route, chance)
@@ -181,6 +191,7 @@ class Node(MemberEvents):
             cluster,
             router,
             mailboxes,
+            pushes,
             search,
             self._checks,
             exchange,
@@ -273,8 +284,9 @@ class Node(MemberEvents):
 
     def on_new_run(self, incarnation: int) -> None:
         """Back again, as another run."""
-        if self._mailboxes:
+        if self._mailboxes and self._pushes:
             self._mailboxes.begin_run(incarnation)
+            self._pushes.begin_run(incarnation)
 
     def on_peer_up(self, peer: str) -> None:
         """Core NATS reaches one node more."""

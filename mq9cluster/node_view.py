@@ -28,6 +28,7 @@ from mq9cluster.admin.view import (
     SubscriptionFacts,
 )
 from mq9cluster.broker.mailboxes import Mailboxes
+from mq9cluster.broker.pushes import Pushes
 from mq9cluster.broker.router import Router
 from mq9cluster.broker.search_side import SearchSide
 from mq9cluster.cluster.cluster import Cluster
@@ -66,6 +67,7 @@ class Parts:
     cluster: Cluster
     router: Router
     mailboxes: Mailboxes
+    pushes: Pushes
     search: SearchSide
     checks: PasswordChecks
     exchange: Exchange
@@ -277,6 +279,8 @@ class View:
             text = "FETCHes refused because too many of their client waited."
             refused = self.parts.mailboxes.waiting_refused
             yield Counted("mq9_waiting_fetches_refused_total", text, refused)
+            text = "Mailboxes and lists that push subscriptions read."
+            yield Level("mq9_push_readers", text, self.parts.pushes.readers)
             yield from _shard_readings(self.parts.cluster.shards.all)
             yield from search_view.readings(self.parts.search)
             yield from _peer_readings(self.parts.cluster)

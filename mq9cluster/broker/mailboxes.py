@@ -36,6 +36,8 @@ GENERATED_PREFIX: Final = "mbx."
 GENERATED_BYTES: Final = (
     20  # 160 bits: beyond guessing, and 32 characters of base32 without padding
 )
+SHOWN_PREFIX: Final = "tok-"  # dialect 000 shows one, and none of its commands ever takes it
+SHOWN_BYTES: Final = 10
 
 NO_LEASE: Final = "this node has no contact with the cluster"
 
@@ -87,7 +89,7 @@ class Mailboxes:
         self._node = node
         self._incarnation = incarnation
         self._may_hand_out = may_hand_out
-        self._duplicate_window_ms = duplicate_window_ms
+        self.duplicate_window_ms = duplicate_window_ms
         self._waiting_max = waiting_max
         self.waiting_refused = 0  # FETCHes over that
         self._connections: dict[int, _Connection] = {}
@@ -96,7 +98,7 @@ class Mailboxes:
         """From now on connections own what they are handed as this run."""
         self._incarnation = incarnation
         for number, client in self._connections.items():
-            client.owner = self._owner(number)
+            client.owner = self.owner(number)
 
     def holding(self) -> list[int]:
         """Connections that may hold messages."""
@@ -121,11 +123,16 @@ class Mailboxes:
         address = request.address or self._generate_address()
         target = self.target(account, address)
         command = request.command._replace(mailbox=target.ref)
-        target.shard.propose(command, partial(_answer, call))
+        token = ""
+        if request.with_token:
+            token = SHOWN_PREFIX + self._token(SHOWN_BYTES)
+        target.shard.propose(command, partial(answer, call, token=token))
 
     def _generate_address(self) -> str:
-        token = b32encode(self._random.token(GENERATED_BYTES)).decode().lower()
-        return GENERATED_PREFIX + token
+        return GENERATED_PREFIX + self._token(GENERATED_BYTES)
+
+    def _token(self, size: int) -> str:
+        return b32encode(self._random.token(size)).decode().lower()
 
     # --- messages --------------------------------------------------------------------------------
 
@@ -135,10 +142,10 @@ class Mailboxes:
         """MSG.SEND."""
         if header is None:  # as nearly all: no command is made of it, here or where it is applied
             data = target.send_head + payload
-            target.shard.propose_encoded(SendMessage, data, partial(_answer, call))
+            target.shard.propose_encoded(SendMessage, data, partial(answer, call))
         else:
-            command = requests.parse_send(target.ref, header, payload, self._duplicate_window_ms)
-            target.shard.propose(command, partial(_answer, call))
+            command = requests.parse_send(target.ref, header, payload, self.duplicate_window_ms)
+            target.shard.propose(command, partial(answer, call))
 
     def query(
         self, target: Target, connection: int, _: bytes | None, payload: bytes, call: Call
@@ -146,13 +153,13 @@ class Mailboxes:
         """MSG.QUERY."""
         request = requests.parse_query(target.ref, payload)
         done = partial(_answer_read, call, as_text=request.as_text)
-        target.shard.query(request.query, done, self._owner(connection))
+        target.shard.query(request.query, done, self.owner(connection))
 
     def delete(
         self, target: Target, _: int, __: bytes | None, ___: bytes, call: Call, msg_id: int
     ) -> None:
         """MSG.DELETE."""
-        done = partial(_answer, call, reply=replies.DELETED)
+        done = partial(answer, call, reply=replies.DELETED)
         target.shard.propose(DeleteMessage(target.ref, msg_id), done)
 
     # --- hand-outs -------------------------------------------------------------------------------
@@ -187,29 +194,30 @@ class Mailboxes:
         self, target: Target, connection: int, _: bytes | None, payload: bytes, call: Call
     ) -> None:
         """MSG.ACK."""
-        owner = self._owner(connection)
+        owner = self.owner(connection)
         self._propose(target, requests.parse_ack(target.address, target.ref, owner, payload), call)
 
     def nack(
         self, target: Target, connection: int, _: bytes | None, payload: bytes, call: Call
     ) -> None:
         """MSG.NACK."""
-        owner = self._owner(connection)
+        owner = self.owner(connection)
         self._propose(target, requests.parse_nack(target.address, target.ref, owner, payload), call)
 
     @staticmethod
     def _propose(target: Target, command: Command, call: Call) -> None:
-        target.shard.propose(command, partial(_answer, call))
+        target.shard.propose(command, partial(answer, call))
 
     # --- connections -----------------------------------------------------------------------------
 
-    def _owner(self, connection: int) -> Owner:
+    def owner(self, connection: int) -> Owner:
+        """Who holds what this connection is handed."""
         return Owner(self._node, self._incarnation, connection)
 
     def _connection(self, connection: int) -> _Connection:
         client = self._connections.get(connection)
         if client is None:
-            client = self._connections[connection] = _Connection(self._owner(connection))
+            client = self._connections[connection] = _Connection(self.owner(connection))
         return client
 
     def connection_lost(self, connection: int) -> None:
@@ -219,7 +227,7 @@ class Mailboxes:
             for waiter in client.waiting:
                 self._shards.of(waiter.request.mailbox).cancel(waiter)
             client.waiting.clear()
-        self._shards.forget(self._owner(connection) if client is None else client.owner)
+        self._shards.forget(self.owner(connection) if client is None else client.owner)
 
     def connection_closed(self, connection: int) -> None:
         """The same, and give back what it holds, behind its own FETCHes under way."""
@@ -235,13 +243,14 @@ def _nothing() -> None:
     """Nobody is left to be told."""
 
 
-def _answer(call: Call, outcome: Outcome, reply: bytes = replies.DONE) -> None:
+def answer(call: Call, outcome: Outcome, reply: bytes = replies.DONE, token: str = "") -> None:
+    """What a command came to."""
     if isinstance(outcome, MessageStored):
         call.reply(replies.stored(outcome))
     elif isinstance(outcome, Refused):
         call.refuse(outcome.error)
     elif isinstance(outcome, MailboxCreated):
-        call.reply(replies.created(outcome))
+        call.reply(replies.created(outcome, token))
     elif isinstance(outcome, Done):
         call.reply(reply)
 

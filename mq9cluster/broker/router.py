@@ -8,15 +8,19 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
+from mq9cluster.broker import dialects as older
 from mq9cluster.broker.agents import Agents
 from mq9cluster.broker.call import Call, Counted
+from mq9cluster.broker.dialects import Dialects
 from mq9cluster.broker.discovery import Discovery
 from mq9cluster.broker.mailboxes import Mailboxes
+from mq9cluster.broker.pushes import Push, Pushes
 from mq9cluster.domain.address import parse_address
 from mq9cluster.domain.errors import Mq9Error, UnknownCommand
 from mq9cluster.domain.measures import Histogram
 from mq9cluster.domain.ports import Clock
-from mq9cluster.protocol import requests
+from mq9cluster.protocol import replies, requests
+from mq9cluster.protocol.dialects import DIALECT_000, DIALECT_001, PUBLIC_LIST, place_of
 
 SUBJECT_PREFIX: Final = "$mq9.AI."
 ROUTES_REMEMBERED_MAX: Final = 16_384  # about 500 bytes each; forgotten all at once when full
@@ -35,8 +39,14 @@ ADDRESSED: Final = {
     "MSG.ACK": Mailboxes.ack,
     "MSG.NACK": Mailboxes.nack,
     "MSG.QUERY": Mailboxes.query,
+    "MAILBOX.QUERY": Mailboxes.query,
 }
-DELETE: Final = "MSG.DELETE"  # an address and a msg_id follow
+LIST: Final = "MAILBOX.LIST"  # an address follows
+DELETE: Final = ("MSG.DELETE", "MAILBOX.DELETE")  # an address and a msg_id follow
+# Of the older dialects: an address and a word for priorities follow, and are the subject's own.
+STORED: Final = tuple(
+    dialect.prefix.removeprefix(SUBJECT_PREFIX)[:-1] for dialect in (DIALECT_001, DIALECT_000)
+)
 
 _Run = Callable[[int, bytes | None, bytes, Call], None]
 
@@ -45,18 +55,28 @@ class Router:
     """The gateway's `CommandHandler`."""
 
     def __init__(
-        self, mailboxes: Mailboxes, agents: Agents, discovery: Discovery, clock: Clock
+        self,
+        mailboxes: Mailboxes,
+        pushes: Pushes,
+        agents: Agents,
+        discovery: Discovery,
+        clock: Clock,
     ) -> None:
         self._mailboxes = mailboxes
-        bound = {words: partial(method, mailboxes) for words, method in BARE.items()}
+        self._pushes = pushes
+        self._dialects = Dialects(mailboxes)
+        bound: dict[str, Callable[..., None]] = {
+            words: partial(method, mailboxes) for words, method in BARE.items()
+        }
         bound |= {words: partial(method, agents) for words, method in OF_AGENTS.items()}
         bound[DISCOVER] = partial(discovery.discover)
+        bound[PUBLIC_LIST.removeprefix(SUBJECT_PREFIX)] = older.refuse_to_publish
         self._bare = bound
         self._routes: dict[tuple[str, bytes], tuple[_Run, Counted]] = {}
         self.refused: dict[str, int] = {}  # how often, by error code
         self.counted = {
             command: Counted(Histogram(), self.refused, clock.seconds)
-            for command in (*self._bare, *ADDRESSED, DELETE, "unknown")
+            for command in (*self._bare, *ADDRESSED, LIST, *DELETE, *STORED, "unknown")
         }
 
     def handle(
@@ -73,11 +93,37 @@ class Router:
         if route is None:
             route = self._find(account, subject)
         run, counted = route
+        if respond and self._dialects.is_old(connection):
+            respond = partial(_without_error, respond)
         call = Call(respond, counted)
         try:
             run(connection, header, payload, call)
         except Mq9Error as error:
             call.refuse(error)
+
+    def introduced(self, connection: int, name: str) -> None:
+        """The client says its name, which may be that of one with ways of its own."""
+        self._dialects.introduced(connection, name)
+
+    def subscribe(
+        self,
+        connection: int,
+        account: str,
+        subject: bytes,
+        queue: bytes | None,
+        deliver: Callable[[bytes, bytes | None, bytes], bool],
+        has_room: Callable[[], bool],
+        confirm: Callable[[Callable[[bool], None]], None],
+    ) -> Push | None:
+        """A push subscription begins; None where `subject` is none.
+
+        Raises what is wrong with it.
+        """
+        name = self._dialects.name_of(connection)
+        text = subject.decode("utf-8", "replace")
+        group = queue.decode("utf-8", "surrogateescape") if queue is not None else None
+        client = self._pushes.client(connection, deliver, has_room, confirm)
+        return self._pushes.subscribe(connection, account, text, group, name, client)
 
     def connection_lost(self, connection: int) -> None:
         """Nothing is heard on this connection any more."""
@@ -85,6 +131,7 @@ class Router:
 
     def connection_closed(self, connection: int) -> None:
         """Nothing more comes from this connection."""
+        self._dialects.forget(connection)
         self._mailboxes.connection_closed(connection)
 
     def _find(self, account: str, subject: bytes) -> tuple[_Run, Counted]:
@@ -92,14 +139,21 @@ class Router:
         words = text.removeprefix(SUBJECT_PREFIX)
         command = ".".join(words.split(".", 2)[:2])
         rest = words[len(command) + 1 :]
+        if command.startswith(STORED[1] + "."):
+            command = STORED[1]
         counted = self.counted.get(command, self.counted["unknown"])
         try:
             if words in self._bare:
                 run: _Run = partial(self._bare[words], account)
+            elif command in STORED and (place := place_of(text)):
+                run = self._dialects.storing(account, place).store
+            elif command == LIST and rest:
+                target = self._mailboxes.target(account, parse_address(rest))
+                run = partial(self._dialects.list_messages, target)
             elif command in ADDRESSED and rest:
                 target = self._mailboxes.target(account, parse_address(rest))
                 run = partial(_bound(ADDRESSED[command], self._mailboxes), target)
-            elif command == DELETE and "." in rest:
+            elif command in DELETE and "." in rest:
                 return self._delete(account, rest), counted  # each is asked once: not remembered
             else:
                 raise UnknownCommand(text)
@@ -118,6 +172,10 @@ class Router:
 
 def _bound(method: Callable[..., None], mailboxes: Mailboxes) -> Callable[..., None]:
     return partial(method, mailboxes)
+
+
+def _without_error(respond: Callable[[bytes], None], reply: bytes) -> None:
+    respond(replies.without_error(reply))
 
 
 def _refuse(error: Mq9Error, *_: Any) -> None:

@@ -10,6 +10,7 @@ import orjson
 from mq9cluster.broker.agents import Agents
 from mq9cluster.broker.discovery import Discovery
 from mq9cluster.broker.mailboxes import Mailboxes
+from mq9cluster.broker.pushes import Pushes
 from mq9cluster.broker.router import SUBJECT_PREFIX, Router
 from mq9cluster.cluster.tracing import ParcelTraces
 from mq9cluster.domain.ports import Clock
@@ -26,11 +27,12 @@ class TracedRouter(Router):
         self,
         traces: ParcelTraces,
         mailboxes: Mailboxes,
+        pushes: Pushes,
         agents: Agents,
         discovery: Discovery,
         clock: Clock,
     ) -> None:
-        super().__init__(mailboxes, agents, discovery, clock)
+        super().__init__(mailboxes, pushes, agents, discovery, clock)
         self._traces = traces
 
     def handle(

@@ -7,13 +7,15 @@ below it refuses to run. So an upgrade is a restart of one node after the other,
 back until the last one is done.
 
 A version that adds a command raises FEATURES and names the command in SINCE; likewise for a row, a
-peer message or an answer that older nodes could not read.
+field, a peer message or an answer that older nodes could not read, which whoever asks for it holds
+back below that level.
 """
 
 from typing import Final
 
 from mq9cluster.domain.command import (
     Command,
+    CreateMailbox,
     DropEmbedder,
     RegisterAgent,
     ReportAgent,
@@ -23,8 +25,9 @@ from mq9cluster.domain.command import (
     UnregisterAgents,
 )
 
-FEATURES: Final = 2
+FEATURES: Final = 3
 AGENTS: Final = 2
+DIALECTS: Final = 3  # public and latest mailboxes, Follow, bare listings, priorities of a FETCH
 SINCE: Final[dict[type[Command], int]] = {  # commands beyond level 1, and the level they need
     RegisterAgent: AGENTS,
     UnregisterAgent: AGENTS,
@@ -34,3 +37,10 @@ SINCE: Final[dict[type[Command], int]] = {  # commands beyond level 1, and the l
     SetAgentCode: AGENTS,
     DropEmbedder: AGENTS,
 }
+
+
+def level_of(command: Command) -> int:
+    """The level that `command` needs."""
+    if isinstance(command, CreateMailbox) and (command.public or command.latest):
+        return DIALECTS
+    return SINCE.get(type(command), 1)

@@ -35,7 +35,7 @@ from mq9cluster.domain.measures import SIZE_BOUNDS, Histogram
 from mq9cluster.domain.message import Message as MailMessage
 from mq9cluster.domain.outcome import HandedOut, Outcome, Refused, refused
 from mq9cluster.domain.ports import Clock, StateView, Writes
-from mq9cluster.domain.read import Browse, MessagesRead, Query
+from mq9cluster.domain.read import Browse, Follow, MessagesRead, Query
 from mq9cluster.domain.registry import AgentRow
 from mq9cluster.machine import reads
 from mq9cluster.machine.agents_read import all_agents
@@ -430,7 +430,7 @@ class Replica:
         """Have a FETCH look for messages when its turn comes; `again`: something woke it."""
         request = waiter.request
         waiter.woken = again
-        if isinstance(request, Browse):
+        if not isinstance(request, FetchMessages):
             self._collect(
                 waiter.client,
                 lambda: self._browse(waiter, request),
@@ -442,19 +442,23 @@ class Replica:
                 lambda: self._weigh(waiter, request, again=again, current=current),
             )
 
-    def _browse(self, waiter: Waiter, request: Browse) -> Iterator[MailMessage | None]:
+    def _browse(self, waiter: Waiter, request: Browse | Follow) -> Iterator[MailMessage | None]:
         if waiter.done is None:
             return iter(())
         workspace = self.machine.workspace
-        request = reads.beyond(workspace, request, waiter.seen)
-        waiter.seen = reads.position(workspace, request.mailbox)
-        return reads.browse(workspace, request)
+        seen, waiter.seen = waiter.seen, reads.position(workspace, request.mailbox)
+        if isinstance(request, Follow):
+            return reads.follow(workspace, request)
+        return reads.browse(workspace, reads.beyond(workspace, request, seen))
 
     def _browsed(self, waiter: Waiter, found: MessagesRead | Refused) -> None:
         if waiter.done is None:
             return  # nobody waits any more, and nothing was looked at
-        if not isinstance(found, MessagesRead) or found.messages:
+        if not isinstance(found, MessagesRead):
             waiter.finish(found)
+        elif found.messages:
+            number = str(waiter.seen[0]) if isinstance(waiter.request, Follow) else ""
+            waiter.finish(MessagesRead(found.messages, number))
         elif waiter.seen != reads.position(self.machine.workspace, waiter.request.mailbox):
             self._look(waiter, again=True)  # something came while it looked, and woke it in vain
         else:

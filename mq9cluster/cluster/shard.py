@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 from mq9cluster.cluster.beat import Beat
 from mq9cluster.cluster.engine import NotLeader
-from mq9cluster.cluster.features import FEATURES, SINCE
+from mq9cluster.cluster.features import FEATURES, SINCE, level_of
 from mq9cluster.cluster.proposals import LOST
 from mq9cluster.cluster.replica import Replica
 from mq9cluster.cluster.waiting import FetchDone, Waiter
@@ -75,6 +75,9 @@ class UnansweredParcel:
         self.deadline_ms = deadline_ms
         self.sent = False
         self.maybe_done = False
+
+
+NOT_YET: Final = Refused(Unavailable("not before all nodes of the cluster run this version"))
 
 
 class Shard:
@@ -160,7 +163,14 @@ class Shard:
 
         One that `may_wait` waits up to REPORT_WAIT_MS for others to share an entry with.
         """
-        self.propose_encoded(type(command), encode_command(command), done, may_wait=may_wait)
+        if self.may(level_of(command)):
+            self.propose_encoded(type(command), encode_command(command), done, may_wait=may_wait)
+        else:
+            done(NOT_YET)
+
+    def may(self, level: int) -> bool:
+        """Whether the whole cluster knows what this feature level brings."""
+        return level <= self._features()
 
     def propose_encoded(
         self, kind: type[Command], data: bytes, done: Done, *, may_wait: bool = False
@@ -168,7 +178,7 @@ class Shard:
         """The same for a command of this kind that is its bytes already."""
         needed = SINCE.get(kind)
         if needed and needed > self._features():
-            done(Refused(Unavailable("not before all nodes of the cluster run this version")))
+            done(NOT_YET)
             return
         if len(self._commands) + self._under_way_commands >= UNDER_WAY_COMMANDS_MAX:
             why = f"shard {self.shard} has {UNDER_WAY_COMMANDS_MAX} commands under way"

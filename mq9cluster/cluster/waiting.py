@@ -1,9 +1,9 @@
 """FETCHes that wait at a shard's leader until something becomes readable.
 
 They cost a timer and a place in a queue, and nothing while nothing happens. A change of a mailbox
-wakes one waiter of each group and set of tags, and that one, once it has been served, the next, so
-that a message does not wake a thousand workers, nor stay with one who does not want it; those who
-read without a group are all woken, for each sees every message.
+wakes one waiter of each group and set of tags and priorities, and that one, once it has been
+served, the next, so that a message does not wake a thousand workers, nor stay with one who does not
+want it; those who read without a group are all woken, for each sees every message.
 """
 
 from collections import OrderedDict
@@ -11,15 +11,17 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 
 from mq9cluster.domain.command import FetchMessages, Owner
+from mq9cluster.domain.message import ALL_PRIORITIES
 from mq9cluster.domain.outcome import Refused
-from mq9cluster.domain.read import Browse, MessagesRead
+from mq9cluster.domain.read import Browse, Follow, MessagesRead
 
 if TYPE_CHECKING:
     import asyncio
 
 WAITING_PER_SHARD_MAX: Final = 100_000  # about 1 kB each with its timer
 
-Queue = tuple[str, tuple[str, ...]]  # a group, "" for none, and the tags that are asked for
+# A group, "" for none, and the tags and priorities that are asked for.
+Queue = tuple[str, tuple[str, ...], int]
 FetchDone = Callable[[MessagesRead | Refused], None]
 
 
@@ -34,7 +36,7 @@ class Waiter:
 
     def __init__(
         self,
-        request: FetchMessages | Browse,
+        request: FetchMessages | Browse | Follow,
         wait_ms: int,
         done: FetchDone,
         client: Owner | None = None,
@@ -51,8 +53,10 @@ class Waiter:
     @property
     def queue(self) -> Queue:
         """The queue it waits in."""
-        group = self.request.group if isinstance(self.request, FetchMessages) else ""
-        return group, self.request.tags
+        request = self.request
+        if isinstance(request, FetchMessages):
+            return request.group, request.tags, request.priorities
+        return "", request.tags, ALL_PRIORITIES
 
     def finish(self, answer: MessagesRead | Refused) -> None:
         """Answer, unless that was done or nobody is left to hear it."""
@@ -112,7 +116,7 @@ class WaitingRoom:
         queue = self._queues.get(ref, {}).get(name)
         if not queue:
             return []
-        group, _ = name
+        group, _, _ = name
         woken = [queue.popitem(last=False)[0]] if group else list(queue)
         if not group:
             queue.clear()

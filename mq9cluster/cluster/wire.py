@@ -17,7 +17,7 @@ from mq9cluster.domain.command import FetchMessages, Owner
 from mq9cluster.domain.errors import error_of
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.outcome import Refused
-from mq9cluster.domain.read import Browse, MessagesRead, Query
+from mq9cluster.domain.read import Browse, Follow, MessagesRead, Query
 from mq9cluster.machine.codec import (
     PARCEL_HEAD_BYTES,
     UnknownFormat,
@@ -121,16 +121,17 @@ def read_shard(data: bytes) -> tuple[int, bytes]:
 
 
 def fetch_request(
-    shard: int, request: FetchMessages | Browse, wait_ms: int, client: Client
+    shard: int, request: FetchMessages | Browse | Follow, wait_ms: int, client: Client
 ) -> bytes:
     """Serve this FETCH of `client`, waiting so long."""
     if isinstance(request, FetchMessages):
         return _FETCH.pack(shard, wait_ms, b"G") + encode_command(request)
     fields = [request.mailbox.decode(), *request[1:], _told(client)]
-    return _FETCH.pack(shard, wait_ms, b"B") + orjson.dumps(fields)
+    form = b"B" if isinstance(request, Browse) else b"F"
+    return _FETCH.pack(shard, wait_ms, form) + orjson.dumps(fields)
 
 
-def read_fetch(data: bytes) -> tuple[int, FetchMessages | Browse, int, Client]:
+def read_fetch(data: bytes) -> tuple[int, FetchMessages | Browse | Follow, int, Client]:
     """(shard, FETCH, how long to wait in ms, whose). Raises UnknownFormat."""
     shard, wait_ms, form = _FETCH.unpack_from(data)
     rest = data[_FETCH.size :]
@@ -138,6 +139,10 @@ def read_fetch(data: bytes) -> tuple[int, FetchMessages | Browse, int, Client]:
         mailbox, deliver, from_value, tags, num_msgs, client = orjson.loads(rest)
         browse = Browse(mailbox.encode(), deliver, from_value, tuple(tags), num_msgs)
         return shard, browse, wait_ms, _client(client)
+    if form == b"F":
+        mailbox, number, starts, *more, client = orjson.loads(rest)
+        follow = Follow(mailbox.encode(), number, tuple(starts), *more)
+        return shard, follow, wait_ms, _client(client)
     command = decode_command(rest)
     if not isinstance(command, FetchMessages):
         raise UnknownFormat("a FETCH that is none")
@@ -146,16 +151,18 @@ def read_fetch(data: bytes) -> tuple[int, FetchMessages | Browse, int, Client]:
 
 def query_request(shard: int, query: Query, client: Client) -> bytes:
     """Answer this QUERY of `client`."""
-    mailbox, key, tags, since, limit = query
-    fields = [mailbox.decode(), key.decode(), tags, since, limit, _told(client)]
+    mailbox, key, tags, since, limit, bare = query
+    fields: list[Any] = [mailbox.decode(), key.decode(), tags, since, limit, _told(client)]
+    if bare:  # older versions know no more fields
+        fields.append(bare)
     return _SHARD.pack(shard) + orjson.dumps(fields)
 
 
 def read_query(data: bytes) -> tuple[int, Query, Client]:
     """(shard, QUERY, whose)."""
     shard, rest = read_shard(data)
-    mailbox, key, tags, since, limit, client = orjson.loads(rest)
-    query = Query(mailbox.encode(), key.encode(), tuple(tags), since, limit)
+    mailbox, key, tags, since, limit, client, *bare = orjson.loads(rest)
+    query = Query(mailbox.encode(), key.encode(), tuple(tags), since, limit, *bare)
     return shard, query, _client(client)
 
 

@@ -19,6 +19,7 @@ AgentRef = NewType("AgentRef", bytes)
 GLOBAL_ACCOUNT = "$G"
 _VALID = re.compile(r"(?!.*\.\.)[a-z0-9](?:[a-z0-9.]*[a-z0-9])?", re.ASCII)
 _DEAD_LETTERS = DEAD_LETTER_SUFFIX.encode()
+_PUBLIC_LIST = b"$public"  # no address holds a "$"
 _ALLOWED = re.compile(r"[a-z0-9.]*", re.ASCII)
 
 
@@ -54,6 +55,13 @@ def address_of(ref: bytes) -> MailAddress:
 def dead_letter_ref(ref: bytes) -> MailboxRef:
     """The mailbox that takes the dead letters of `ref`; it has the same slot."""
     return MailboxRef(ref + _DEAD_LETTERS)
+
+
+def public_list_ref(ref: bytes) -> MailboxRef:
+    """The mailbox in which each shard tells of public mailboxes of the account of `ref`; no client
+    can name it.
+    """
+    return MailboxRef(ref[: ref.index(b"\0") + 1] + _PUBLIC_LIST)
 
 
 def agent_ref(account: str, name: str) -> AgentRef:

@@ -9,7 +9,7 @@ from enum import IntEnum
 from typing import NamedTuple
 
 from mq9cluster.domain.limits import DUPLICATE_WINDOW_MS_DEFAULT
-from mq9cluster.domain.message import Priority
+from mq9cluster.domain.message import ALL_PRIORITIES, Priority
 
 
 class Owner(NamedTuple):
@@ -38,7 +38,11 @@ class AckScope(IntEnum):
 
 
 class CreateMailbox(NamedTuple):
-    """Create a mailbox; limits of 0 mean none of its own."""
+    """Create a mailbox; limits of 0 mean none of its own.
+
+    A `public` one is listed, and may be created again; a `latest` one keeps only its newest
+    message.
+    """
 
     mailbox: bytes
     ttl_s: int = 0
@@ -47,6 +51,8 @@ class CreateMailbox(NamedTuple):
     max_msgs: int = 0
     max_bytes: int = 0
     retain_acked: bool = False
+    public: bool = False
+    latest: bool = False
 
 
 class SendMessage(NamedTuple):
@@ -70,7 +76,7 @@ class FetchMessages(NamedTuple):
 
     `consumer` "" means the connection itself. `ack_wait_ms` 0 binds the hand-out to the connection.
     `resume` is the place (priority, msg_id) at which a search that ran out of its row budget goes
-    on.
+    on. `priorities`: only messages of these are handed out (see domain.message).
     """
 
     mailbox: bytes
@@ -84,6 +90,7 @@ class FetchMessages(NamedTuple):
     num_msgs: int = 100
     ack_wait_ms: int = 0
     resume: tuple[int, int] = (0, 0)
+    priorities: int = ALL_PRIORITIES
 
 
 class AckMessages(NamedTuple):

@@ -16,6 +16,13 @@ ACK_WAIT_MS_MIN = 1_000  # shorter than a round trip plus a clock step would red
 ACK_WAIT_MS_MAX = 86_400_000
 RESULTS_MAX = 1_000  # num_msgs and limit: one reply's worth
 RESULTS_DEFAULT = 100
+LIST_MAX = 10_000  # messages of a MAILBOX.LIST, the newest: about 60 bytes each
+PUSH_PAGE_MAX = 100  # messages a push subscription is given at a time: one reply's worth
+PUSH_GROUP_PAGE_FIRST = (
+    8  # of a queue group: few, so that members share; twice that after each full
+)
+REMOVED_TOLD_S = 3_600  # so long PUBLIC.LIST says that a mailbox is gone, to readers who are behind
+NOTIFY_TTL_S = 3_600  # dialect 000: a `notify` message that says nothing of its ttl
 PAGE_MAX = 10_000
 MAX_DELIVER_MAX = 1_000
 GROUPS_PER_MAILBOX_MAX = 1_000  # retain "acked" looks at all of them

@@ -17,6 +17,9 @@ class Priority(IntEnum):
     LOW = 3
 
 
+ALL_PRIORITIES = 0b1111  # priorities as a set: 1 << priority for each that is wanted
+
+
 class Message(NamedTuple):
     """A visible message as readers get it. Times in Unix milliseconds; `expires_ms` 0: never."""
 

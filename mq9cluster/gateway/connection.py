@@ -10,7 +10,8 @@ sent beyond that waits, unread or unworked, while others have theirs.
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
 from mq9cluster.gateway.settings import (
@@ -26,6 +27,8 @@ from mq9cluster.protocol.nats import PING_LINE, Event, ServerParser, encode_erro
 
 if TYPE_CHECKING:
     from mq9cluster.gateway.session import Session
+
+Read = Callable[[bool], None]  # whether the client has read what was sent
 
 # Why a connection does not go on with its input just now.
 TURN_OVER = 1
@@ -44,6 +47,7 @@ class Connection(asyncio.Protocol):
         "_budget",
         "_eof",
         "_fetches",
+        "_full",
         "_gone",
         "_left",
         "_loop",
@@ -54,6 +58,7 @@ class Connection(asyncio.Protocol):
         "_paused",
         "_ping_at",
         "_ping_sent_at",
+        "_pongs_due",
         "_reports_wait",
         "_retiring",
         "_shared",
@@ -103,6 +108,7 @@ class Connection(asyncio.Protocol):
         self._stall = 0
         self._budget = 0  # deliveries this turn may still make
         self._behind = False  # the client reads more slowly than it is sent to
+        self._full = False  # the socket takes no more just now
         self._outran = False  # it published to one that is behind
         self._paused = False
         self._eof = False
@@ -110,6 +116,9 @@ class Connection(asyncio.Protocol):
         self._gone = False  # so is the socket
         self._retiring = False
         self._ping_at = self._ping_sent_at = 0.0
+        # Whom each PING that is not yet answered is for: the keepalive, or who wants to know what
+        # the client has read.
+        self._pongs_due: deque[Read | None] = deque()
         self._stuck_since = 0.0
         self._stuck_until_bytes = 0
 
@@ -147,6 +156,10 @@ class Connection(asyncio.Protocol):
     @abstractmethod
     def _take_request(self, data: bytes) -> bool:
         """Act on `data` as on its events, if it is one request that needs no second look."""
+
+    @abstractmethod
+    def _go_on_pushing(self) -> None:
+        """The socket takes more again."""
 
     @abstractmethod
     def _drop_subscriptions(self) -> None:
@@ -250,6 +263,7 @@ class Connection(asyncio.Protocol):
         if not self._has_work or self._stall & ENDED:
             self._leave()
         else:
+            self._read_no_more()
             self._drop_subscriptions()
             self._shared.handler.connection_lost(self.connection)
             # What was read is not much, and who reads for nobody does not answer either.
@@ -262,6 +276,15 @@ class Connection(asyncio.Protocol):
         if not shared.sessions and not shared.leaving:
             shared.empty.set()
         self._hand_over_counters()
+
+    def pause_writing(self) -> None:
+        """The client reads more slowly than it is sent to: what can wait, does."""
+        self._full = True
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        self._full = False
+        self._go_on_pushing()
 
     # --- input, in shares -------------------------------------------------------------------------
 
@@ -464,6 +487,7 @@ class Connection(asyncio.Protocol):
             return
         self.pings_out += 1
         self._ping_sent_at = now
+        self._pongs_due.append(None)
         self._write(PING_LINE)
 
     def _check_writing(self, now: float) -> None:
@@ -489,6 +513,7 @@ class Connection(asyncio.Protocol):
         if self._left:
             return
         self._left = True
+        self._read_no_more()
         self._drop_subscriptions()
         self._stand_up()
         shared = self._shared
@@ -497,6 +522,13 @@ class Connection(asyncio.Protocol):
             shared.leaving.add(self)
         self._hand_over_counters()
         shared.handler.connection_closed(self.connection)
+
+    def _read_no_more(self) -> None:
+        """What was sent since the last PONG may never have been read."""
+        due, self._pongs_due = self._pongs_due, deque()
+        for then in due:
+            if then is not None:
+                then(False)
 
     def _hand_over_counters(self) -> None:
         """From here on the totals count them."""

@@ -8,9 +8,9 @@ NATS), the CommandHandler (mq9) and the Authenticator. No task per connection an
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import islice
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-from mq9cluster.domain.errors import PermissionDenied
+from mq9cluster.domain.errors import Mq9Error, Overloaded, PermissionDenied
 from mq9cluster.gateway.allowance import Allowance
 from mq9cluster.gateway.auth import Busy, Claim, Identity, Verdict
 from mq9cluster.gateway.connection import (
@@ -19,6 +19,7 @@ from mq9cluster.gateway.connection import (
     TOO_MANY_COMMANDS,
     TURN_OVER,
     Connection,
+    Read,
 )
 from mq9cluster.gateway.interest import NOBODY, Interest, Match, Subscription
 from mq9cluster.gateway.outgoing import Outgoing
@@ -28,6 +29,7 @@ from mq9cluster.gateway.settings import (
     FIRST_PING_S,
     FLUSH_BYTES,
     PARSED_PER_TURN_BYTES,
+    PUSHED_AHEAD_BYTES_MAX,
     REPLY_PREFIX_BYTES_MAX,
     REPLY_PREFIXES_MAX,
 )
@@ -39,6 +41,7 @@ from mq9cluster.protocol.nats import (
     FAIL,
     OK_LINE,
     PING,
+    PING_LINE,
     PONG,
     PONG_LINE,
     PUB,
@@ -61,6 +64,9 @@ from mq9cluster.protocol.subjects import (
     reads_other_mailboxes,
 )
 
+if TYPE_CHECKING:
+    from mq9cluster.gateway.commands import Push
+
 Respond = Callable[[bytes], None]
 
 OPTIONS_DEFAULT = ConnectOptions()
@@ -81,7 +87,9 @@ class Session(Connection):
         "_headers",
         "_interest",
         "_literal_ends",
+        "_looks_again",
         "_pongs_sent",
+        "_pushes",
         "_received",
         "_reply_routes",
         "_rights",
@@ -101,6 +109,8 @@ class Session(Connection):
         self.options = OPTIONS_DEFAULT
         self.nonce = shared.authenticator.nonce()
         self.subscriptions: dict[bytes, Subscription] = {}
+        self._pushes: dict[bytes, Push] = {}  # of these, by sid: known to no interest table
+        self._looks_again = False  # at whether the client keeps up with them
         self._interest: Interest = shared.exchange.interest(self.account)
         self._authenticated = anonymous is not None
         self._seated = False  # counted among its account's and user's connections
@@ -378,6 +388,7 @@ class Session(Connection):
         self.nonce = ""  # nobody signs the same one twice
         self._authenticated = self._connected = True
         self._headers = options.headers
+        self._shared.handler.introduced(self.connection, options.name)
         if self._be(identity):
             self._acknowledge()
 
@@ -457,12 +468,78 @@ class Session(Connection):
                 self._write(encode_error(b"Invalid Subject"))
                 return
             subscription = Subscription(self, subject, queue, sid)
+            if is_command(subject) and not self._begin_push(subscription):
+                return
             self.subscriptions[sid] = subscription
-            self._interest.add(subscription)
             self._shared.seats.subscribed(self.identity, 1)
-            self._literal_ends += _ends_literally(subject)
-            self._reply_routes.clear()
+            if sid not in self._pushes:
+                self._interest.add(subscription)
+                self._literal_ends += _ends_literally(subject)
+                self._reply_routes.clear()
         self._acknowledge()
+
+    def _begin_push(self, subscription: Subscription) -> bool:
+        """Have a subscription that names a mailbox be given its messages; whether it stands."""
+        subject, queue, sid = subscription.subject, subscription.queue, subscription.sid
+        deliver = partial(self._deliver_push, subscription)
+        try:
+            push = self._shared.handler.subscribe(
+                self.connection,
+                self.account,
+                subject,
+                queue,
+                deliver,
+                self._takes_pushes,
+                self._confirm_read,
+            )
+        except Overloaded:
+            self._shared.totals.refused_subscriptions += 1
+            self._write(encode_error(b"maximum subscriptions exceeded"))
+            return False
+        except Mq9Error:  # it names no mailbox, or no priority
+            self._deny_subscription(subject, queue)
+            return False
+        if push is not None:
+            self._pushes[sid] = push
+        return True
+
+    def _confirm_read(self, then: Read) -> None:
+        """A PING behind what was delivered: whoever answers it has read that."""
+        if self._left or self._gone:
+            then(False)
+            return
+        self._pongs_due.append(then)
+        self._write(PING_LINE)
+
+    def _takes_pushes(self) -> bool:
+        """Whether the client keeps up; where it does not, `_go_on_pushing` will be called."""
+        if self._full:
+            return False
+        waiting = self._out_bytes + self._transport.get_write_buffer_size()
+        if waiting < PUSHED_AHEAD_BYTES_MAX:
+            return True
+        if not self._looks_again:  # the socket takes it in this very turn, or says that it is full
+            self._looks_again = True
+            self._loop.call_soon(self._look_again)
+        return False
+
+    def _look_again(self) -> None:
+        self._looks_again = False
+        if not self._full:
+            self._go_on_pushing()
+
+    def _go_on_pushing(self) -> None:
+        for push in self._pushes.values():
+            push.resume()
+
+    def _deliver_push(
+        self, subscription: Subscription, subject: bytes, header: bytes | None, payload: bytes
+    ) -> bool:
+        """A message of a mailbox; False once the subscription is over."""
+        if self._left or self._gone or self.subscriptions.get(subscription.sid) is not subscription:
+            return False
+        self.deliver(subscription, Outgoing(subject, None, header, payload))
+        return True
 
     def _deny_subscription(self, subject: bytes, queue: bytes | None, which: bytes = b"") -> None:
         self._shared.totals.permission_violations += 1
@@ -489,7 +566,11 @@ class Session(Connection):
 
     def _pong(self, event: Event) -> None:
         self.pings_out = 0
-        if self._ping_sent_at:
+        due = self._pongs_due
+        then = due.popleft() if due else None  # clients answer in order
+        if then is not None:
+            then(True)
+        elif self._ping_sent_at:
             self.rtt_s = self._loop.time() - self._ping_sent_at
 
     def _failed(self, event: Event) -> None:
@@ -515,8 +596,12 @@ class Session(Connection):
     def _forget(self, subscription: Subscription) -> None:
         if self.subscriptions.pop(subscription.sid, None) is None:
             return
-        self._interest.remove(subscription)
         self._shared.seats.subscribed(self.identity, -1)
+        push = self._pushes.pop(subscription.sid, None)
+        if push is not None:
+            push.cancel()
+            return
+        self._interest.remove(subscription)
         self._literal_ends -= _ends_literally(subscription.subject)
         self._reply_routes.clear()
 

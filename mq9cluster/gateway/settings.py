@@ -17,6 +17,7 @@ DROPPED_PER_TURN_MAX = 128
 # A reader that is owed this share of pending_bytes_max is behind, and who publishes to it pauses so
 # long after each turn, as nats-server's producers do: a burst is then slowed instead of lost.
 BEHIND_SHARE = 0.5
+PUSHED_AHEAD_BYTES_MAX = 1 << 20  # owed to a client, from which on mailboxes wait for it to read
 OUTRAN_PAUSE_S = 0.005
 # A command with more headers or JSON than this ends its client's turn: parsing takes a millisecond.
 PARSED_PER_TURN_BYTES = 16_384

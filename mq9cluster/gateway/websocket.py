@@ -48,6 +48,10 @@ class Inner(Protocol):
 
     def eof_received(self) -> bool | None: ...  # noqa: D102
 
+    def pause_writing(self) -> None: ...  # noqa: D102
+
+    def resume_writing(self) -> None: ...  # noqa: D102
+
     def connection_lost(self, exc: Exception | None) -> None: ...  # noqa: D102
 
 
@@ -106,6 +110,16 @@ class WebSocket(asyncio.Protocol):
     def eof_received(self) -> bool:
         """A client that is gone without a word: what it sent still counts."""
         return self._inner is not None and bool(self._inner.eof_received())
+
+    def pause_writing(self) -> None:
+        """The socket takes no more just now."""
+        if self._inner is not None:
+            self._inner.pause_writing()
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        if self._inner is not None:
+            self._inner.resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """So is its session."""

@@ -40,6 +40,7 @@ from mq9cluster.domain.command import (
     UnregisterAgents,
 )
 from mq9cluster.domain.errors import error_of
+from mq9cluster.domain.message import ALL_PRIORITIES
 from mq9cluster.domain.outcome import (
     AgentRegistered,
     AgentsReported,
@@ -197,11 +198,23 @@ def is_heartbeat(command: Command | bytes) -> bool:
 
 
 def _decode_fetch(ref: bytes, fields: list[Any]) -> FetchMessages:
-    group, owner, consumer, deliver, from_value, force, tags, num_msgs, ack_wait_ms, resume = fields
+    group, owner, consumer, deliver, from_value, force, tags, num_msgs, *rest = fields
+    ack_wait_ms, resume, *priorities = rest
     return FetchMessages(
         ref, group, Owner(*owner), consumer, deliver, from_value, force, tuple(tags), num_msgs,
-        ack_wait_ms, tuple(resume),
+        ack_wait_ms, tuple(resume), *priorities,
     )  # fmt: skip
+
+
+def _create_fields(command: CreateMailbox) -> list[Any]:
+    """Without what is only said of dialects' mailboxes, where it is not: older versions read it."""
+    fields = list(command[1:])
+    return fields if command.public or command.latest else fields[:-2]
+
+
+def _fetch_fields(command: FetchMessages) -> list[Any]:
+    fields = list(command[1:])
+    return fields if command.priorities != ALL_PRIORITIES else fields[:-1]
 
 
 def _decode_ack(ref: bytes, fields: list[Any]) -> AckMessages:
@@ -217,8 +230,8 @@ def _decode_nack(ref: bytes, fields: list[Any]) -> NackMessage:
 _Encoder = Callable[..., tuple[bytes, list[Any]]]
 
 _ENCODERS: dict[type, tuple[int, _Encoder]] = {
-    CreateMailbox: (2, lambda c: (c.mailbox, list(c[1:]))),
-    FetchMessages: (3, lambda c: (c.mailbox, list(c[1:]))),
+    CreateMailbox: (2, lambda c: (c.mailbox, _create_fields(c))),
+    FetchMessages: (3, lambda c: (c.mailbox, _fetch_fields(c))),
     AckMessages: (4, lambda c: (c.mailbox, list(c[1:]))),
     NackMessage: (5, lambda c: (c.mailbox, list(c[1:]))),
     DeleteMessage: (6, lambda c: (c.mailbox, [c.msg_id])),

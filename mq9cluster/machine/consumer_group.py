@@ -74,7 +74,8 @@ def fetch(ws: Workspace, command: FetchMessages) -> HandedOut:
         hand_outs.end(ws, mailbox, group, own)
     group.used_ms = ws.now_ms
     ws.mark_group(group)
-    found = walk_open(ws, mailbox, group, command.tags, min(command.num_msgs, room), command.resume)
+    wanted = min(command.num_msgs, room)
+    found = walk_open(ws, mailbox, group, command.tags, wanted, command.resume, command.priorities)
     _close(group, found)
     if not found.places:
         if own:

@@ -3,12 +3,19 @@
 Each function takes the workspace and returns an outcome, or raises the error that refuses the
 command before anything was written. Called by `apply` and `due`; `consumer_group` sends dead
 letters through `store`.
+
+Public mailboxes are told of in a mailbox of their own, one in each shard for each account
+(`domain.address.public_list_ref`): a message for each, under its address as key, which says that it
+was added or, for a while, that it was removed. Who wants the list reads those mailboxes.
 """
 
-from mq9cluster.domain.address import address_of, slot_of
+import orjson
+
+from mq9cluster.domain.address import address_of, public_list_ref, slot_of
 from mq9cluster.domain.command import CreateMailbox, DeleteMessage, SendMessage
 from mq9cluster.domain.errors import MailboxExists, MailboxFull, MailboxNotFound, MessageNotFound
-from mq9cluster.domain.message import DELAYED_MSG_ID
+from mq9cluster.domain.limits import REMOVED_TOLD_S
+from mq9cluster.domain.message import DELAYED_MSG_ID, Priority
 from mq9cluster.domain.outcome import Done, MailboxCreated, MessageStored
 from mq9cluster.domain.ports import Family
 from mq9cluster.machine import keys, rows
@@ -32,26 +39,53 @@ def existing(ws: Workspace, ref: bytes) -> Mailbox:
 
 
 def create(ws: Workspace, command: CreateMailbox) -> MailboxCreated:
-    """CREATE: a new mailbox; raises MailboxExists."""
-    if ws.mailbox(command.mailbox):
+    """CREATE: a new mailbox, or a public one that is there already; raises MailboxExists."""
+    present = ws.mailbox(command.mailbox)
+    if present and not (present.public and command.public):
         raise MailboxExists(address_of(command.mailbox))
+    if present:
+        return MailboxCreated(command.mailbox)
     expired = ws.stored_mailbox(command.mailbox)
     if expired:
         vanish(ws, expired)
-    mailbox = Mailbox(command.mailbox, slot_of(command.mailbox), ws.shard.next_number)
-    ws.shard.next_number += 1
-    mailbox.created_ms = ws.now_ms
+    mailbox = _new(ws, command.mailbox)
     mailbox.ttl_s = command.ttl_s
     mailbox.desc = command.desc
     mailbox.max_deliver = command.max_deliver
     mailbox.max_msgs = command.max_msgs
     mailbox.max_bytes = command.max_bytes
     mailbox.retain_acked = command.retain_acked
-    ws.add_mailbox(mailbox)
+    mailbox.public = command.public
+    mailbox.latest = command.latest
     if command.ttl_s:
         mailbox.expires_ms = ws.now_ms + command.ttl_s * 1000
         ws.schedule(mailbox.expires_ms, Due.MAILBOX_EXPIRY, mailbox.prefix, mailbox.ref)
+    if mailbox.public:
+        created_s = mailbox.created_ms // 1000
+        about = {"desc": mailbox.desc, "ttl": mailbox.ttl_s, "create_time": created_s}
+        _tell_public(ws, mailbox, "added", about, expires_ms=0)
     return MailboxCreated(command.mailbox)
+
+
+def _new(ws: Workspace, ref: bytes) -> Mailbox:
+    mailbox = Mailbox(ref, slot_of(ref), ws.shard.next_number)
+    ws.shard.next_number += 1
+    mailbox.created_ms = ws.now_ms
+    ws.add_mailbox(mailbox)
+    return mailbox
+
+
+def _tell_public(
+    ws: Workspace, mailbox: Mailbox, event: str, about: dict[str, object], expires_ms: int
+) -> None:
+    """Tell who reads the list of public mailboxes, in place of what was told of this one before."""
+    address = address_of(mailbox.ref)
+    ref = public_list_ref(mailbox.ref)
+    told = ws.mailbox(ref) or _new(ws, ref)
+    payload = orjson.dumps({"event": event, "mail_id": address, **about})
+    key = address.encode()
+    row = rows.pack_message(ws.now_ms, expires_ms, key, b"", payload)
+    store(ws, told, Priority.NORMAL, row, key, len(payload), expires_ms)
 
 
 def vanish(ws: Workspace, mailbox: Mailbox) -> None:
@@ -63,6 +97,9 @@ def vanish(ws: Workspace, mailbox: Mailbox) -> None:
     ws.forget_groups_of(mailbox)
     ws.changed.add(mailbox.ref)
     ws.schedule(ws.stamp_ms, Due.PURGE, mailbox.prefix, b"")
+    if mailbox.public:
+        until_ms = ws.now_ms + REMOVED_TOLD_S * 1000
+        _tell_public(ws, mailbox, "removed", {}, expires_ms=until_ms)
 
 
 def purge(ws: Workspace, prefix: bytes) -> None:
@@ -134,6 +171,10 @@ def store(
     """Make a message visible: the next msg_id, the row, its key, its expiry."""
     if key:
         _replace(ws, mailbox, key)
+    if mailbox.latest:
+        newest = newest_place(mailbox)
+        if newest:
+            remove(ws, mailbox, newest)
     mailbox.last_id = msg_id = mailbox.last_id + 1
     mailbox.last_of[priority] = msg_id
     mailbox.count += 1
@@ -148,6 +189,13 @@ def store(
     ws.mark(mailbox)
     ws.changed.add(mailbox.ref)
     return msg_id
+
+
+def newest_place(mailbox: Mailbox) -> bytes:
+    """Where the message stands, or stood, that became visible last; b"" for none."""
+    if not mailbox.last_id:
+        return b""
+    return keys.place(mailbox.last_of.index(mailbox.last_id), mailbox.last_id)
 
 
 def _replace(ws: Workspace, mailbox: Mailbox, key: bytes) -> None:
@@ -232,11 +280,14 @@ def _make_room(ws: Workspace, mailbox: Mailbox, command: SendMessage) -> None:
 def _too_many(ws: Workspace, mailbox: Mailbox, command: SendMessage) -> str | None:
     """Which limit the message would break, if any.
 
-    A keyed replacement takes the place of what it replaces.
+    A keyed replacement takes the place of what it replaces, as every message of a `latest` mailbox
+    does.
     """
     replaced_count, replaced_bytes = 0, 0
-    if command.key and not command.delay_s:
-        place = ws.get(Family.INDEX, keys.by_key(mailbox.prefix, command.key))
+    if (command.key or mailbox.latest) and not command.delay_s:
+        place: bytes | None = newest_place(mailbox)
+        if not mailbox.latest:
+            place = ws.get(Family.INDEX, keys.by_key(mailbox.prefix, command.key))
         row = ws.message_row(mailbox, place) if place else None
         if row is not None and rows.is_visible(row, ws.now_ms):
             replaced_count, replaced_bytes = 1, len(rows.unpack_message(0, 0, row).payload)

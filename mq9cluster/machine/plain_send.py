@@ -54,7 +54,7 @@ class PlainSends:
         ws = self._ws
         ref, priority = codec.plain_send_to(head)
         mailbox = ws.mailbox(ref)
-        if mailbox is None or mailbox.max_msgs or mailbox.max_bytes:
+        if mailbox is None or mailbox.max_msgs or mailbox.max_bytes or mailbox.latest:
             return None
         ws.mark(mailbox)
         ws.changed.add(mailbox.ref)

@@ -17,7 +17,7 @@ from mq9cluster.domain.errors import MailboxNotFound
 from mq9cluster.domain.limits import GROUP_TOUCH_MS, REPLY_JSON_BYTES_MAX
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.ports import Family
-from mq9cluster.domain.read import Browse, Query
+from mq9cluster.domain.read import Browse, Follow, Query
 from mq9cluster.machine import keys, rows
 from mq9cluster.machine.consumer_group import consumer_identity
 from mq9cluster.machine.rows import Mailbox
@@ -57,9 +57,13 @@ def would_change(ws: Workspace, command: FetchMessages) -> bool:
     if ws.now_ms - group.used_ms > GROUP_TOUCH_MS:
         return True
     if not command.tags and command.resume == (0, 0):
-        lasts = zip(group.taken, mailbox.last_of, strict=True)
-        return any(taken.next_absent(1) <= last for taken, last in lasts)
-    found = walk_open(ws, mailbox, group, command.tags, 1, command.resume)
+        lasts = enumerate(zip(group.taken, mailbox.last_of, strict=True))
+        return any(
+            taken.next_absent(1) <= last
+            for priority, (taken, last) in lasts
+            if command.priorities >> priority & 1
+        )
+    found = walk_open(ws, mailbox, group, command.tags, 1, command.resume, command.priorities)
     return bool(found.places) or found.resume is not None
 
 
@@ -115,18 +119,39 @@ def browse(ws: Workspace, request: Browse) -> Iterator[Message | None]:
     mailbox = _existing(ws, request.mailbox)
     starts = _starts(ws, mailbox, request)
     scans = [_scan(ws, mailbox, priority, starts[priority]) for priority in range(keys.PRIORITIES)]
-    left, bytes_left = request.num_msgs, REPLY_JSON_BYTES_MAX
-    for row in _paced(chain.from_iterable(scans)):
+    yield from _first(ws, chain.from_iterable(scans), request.tags, request.num_msgs)
+
+
+def _first(
+    ws: Workspace, found: Iterator[Row], tags: tuple[str, ...], num_msgs: int
+) -> Iterator[Message | None]:
+    """The first so many visible messages with one of the tags, as far as a reply holds them."""
+    left, bytes_left = num_msgs, REPLY_JSON_BYTES_MAX
+    for row in _paced(found):
         if row is None:
             yield None
-        elif rows.is_visible(row[1], ws.now_ms) and _matches(row[1], request.tags):
+        elif rows.is_visible(row[1], ws.now_ms) and _matches(row[1], tags):
             bytes_left -= json_bytes(row[1])
-            if bytes_left < 0 and left < request.num_msgs:
+            if bytes_left < 0 and left < num_msgs:
                 return
             yield rows.unpack_message(*keys.place_of(row[0]), row[1])
             left -= 1
             if not left:
                 return
+
+
+def follow(ws: Workspace, request: Follow) -> Iterator[Message | None]:
+    """What a push subscription is given next, in delivery order."""
+    mailbox = ws.mailbox(request.mailbox)
+    if mailbox is None:
+        return
+    starts = request.starts if mailbox.number == request.number else Follow(b"").starts
+    scans = [
+        _scan(ws, mailbox, priority, starts[priority])
+        for priority in range(keys.PRIORITIES)
+        if request.priorities >> priority & 1
+    ]
+    yield from _first(ws, chain.from_iterable(scans), (), request.num_msgs)
 
 
 def _starts(ws: Workspace, mailbox: Mailbox, request: Browse) -> list[int]:
@@ -154,10 +179,14 @@ def query(ws: Workspace, request: Query) -> Iterator[Message | None]:
         if rows.created_ms_of(row[1]) < since_ms:
             return
         if rows.is_visible(row[1], ws.now_ms) and _matches(row[1], request.tags):
-            bytes_left -= json_bytes(row[1])
+            message = rows.unpack_message(*keys.place_of(row[0]), row[1])
+            if request.bare:
+                message = message._replace(payload=b"", meta=b"")
+            else:
+                bytes_left -= json_bytes(row[1])
             if bytes_left < 0 and left < request.limit:
                 return
-            yield rows.unpack_message(*keys.place_of(row[0]), row[1])
+            yield message
             left -= 1
             if not left:
                 return

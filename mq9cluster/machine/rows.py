@@ -98,7 +98,7 @@ class Shard:
 # --- mailbox -------------------------------------------------------------------------------------
 
 _MAILBOX = struct.Struct(">BBQQQIHQQQQQQHQQQQ")
-_RETAIN_ACKED = 1
+_RETAIN_ACKED, _PUBLIC, _LATEST = 1, 2, 4
 
 
 class Mailbox:
@@ -109,8 +109,8 @@ class Mailbox:
 
     __slots__ = (
         "count", "created_ms", "delayed_seq", "desc", "dirty", "expires_ms", "groups", "last_id",
-        "last_of", "max_bytes", "max_deliver", "max_msgs", "number", "payload_bytes", "pending",
-        "prefix", "ref", "retain_acked", "slot", "ttl_s",
+        "last_of", "latest", "max_bytes", "max_deliver", "max_msgs", "number", "payload_bytes",
+        "pending", "prefix", "public", "ref", "retain_acked", "slot", "ttl_s",
     )  # fmt: skip
 
     def __init__(self, ref: bytes, slot: int, number: int) -> None:
@@ -125,6 +125,8 @@ class Mailbox:
         self.max_msgs = 0
         self.max_bytes = 0
         self.retain_acked = False
+        self.public = False
+        self.latest = False
         self.desc = ""
         self.last_id = 0
         self.last_of = [0, 0, 0, 0]
@@ -137,8 +139,10 @@ class Mailbox:
 
     def pack(self) -> bytes:
         """The row."""
+        flags = _RETAIN_ACKED if self.retain_acked else 0
+        flags |= (_PUBLIC if self.public else 0) | (_LATEST if self.latest else 0)
         return _MAILBOX.pack(
-            _VERSION, _RETAIN_ACKED if self.retain_acked else 0, self.number, self.created_ms,
+            _VERSION, flags, self.number, self.created_ms,
             self.expires_ms, self.ttl_s, self.max_deliver, self.max_msgs, self.max_bytes,
             self.last_id, self.count, self.payload_bytes, self.delayed_seq, self.groups,
             *self.last_of,
@@ -151,6 +155,8 @@ class Mailbox:
         check_version("mailbox", version)
         self = cls(ref, slot, number)
         self.retain_acked = bool(flags & _RETAIN_ACKED)
+        self.public = bool(flags & _PUBLIC)
+        self.latest = bool(flags & _LATEST)
         (
             self.created_ms, self.expires_ms, self.ttl_s, self.max_deliver, self.max_msgs,
             self.max_bytes, self.last_id, self.count, self.payload_bytes, self.delayed_seq,

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import orjson
 
 from mq9cluster.domain.limits import REPLY_JSON_BYTES_MAX
+from mq9cluster.domain.message import ALL_PRIORITIES
 from mq9cluster.machine import keys, rows
 from mq9cluster.machine.rows import Group, Mailbox, Run
 from mq9cluster.machine.workspace import Workspace
@@ -41,10 +42,15 @@ def walk_open(
     tags: tuple[str, ...],
     wanted: int,
     resume: tuple[int, int],
+    priorities: int = ALL_PRIORITIES,
 ) -> Found:
-    """Open, visible messages with one of `tags` (none given: any), best first."""
+    """Open, visible messages of these priorities with one of `tags` (none given: any), best
+    first.
+    """
     found, budget = Found([], [], None), _Budget(wanted)
     for priority in range(resume[0], keys.PRIORITIES):
+        if not priorities >> priority & 1:
+            continue
         at = group.taken[priority].next_absent(resume[1] if priority == resume[0] else 0)
         if wanted <= SINGLY_WANTED_MAX and not tags:
             at = _look_singly(ws, mailbox, group, (priority, at), budget, found)

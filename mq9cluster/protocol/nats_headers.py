@@ -44,6 +44,11 @@ def status(block: bytes) -> tuple[int, str]:
     return int(words[0]), words[1].strip().decode("utf-8", "replace") if len(words) == 2 else ""
 
 
+def one_line(text: str) -> str:
+    """A value that stays in its line."""
+    return text.replace("\r", " ").replace("\n", " ") if "\r" in text or "\n" in text else text
+
+
 def encode(headers: Iterable[tuple[str, str]]) -> bytes:
     """A header block. Raises ValueError where a name or value would break out of its line."""
     lines = [VERSION_LINE]

@@ -1,6 +1,7 @@
 """From outcome to reply: the JSON a client gets. Source: docs/protocol.md, sections 2 to 5."""
 
 from binascii import b2a_base64
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,6 +14,7 @@ from mq9cluster.domain.outcome import AgentRegistered, MailboxCreated, MessageSt
 from mq9cluster.domain.read import MessagesRead
 
 DONE = b'{"error":""}'
+_SUCCESS = b'{"error":"",'
 DELETED = b'{"error":"","deleted":true}'
 PRIORITY_NAMES = ("critical", "urgent", "normal", "low")
 
@@ -22,10 +24,11 @@ def refused(error: Mq9Error) -> bytes:
     return orjson.dumps({"error": str(error), "code": error.code})
 
 
-def created(outcome: MailboxCreated) -> bytes:
+def created(outcome: MailboxCreated, token: str = "") -> bytes:
     """What CREATE answers; `mail_id` is the older documents' name of the address."""
     address = address_of(outcome.mailbox)
-    return orjson.dumps({"error": "", "mail_address": address, "mail_id": address})
+    reply = {"error": "", "mail_address": address, "mail_id": address}
+    return orjson.dumps({**reply, "token": token} if token else reply)
 
 
 def stored(outcome: MessageStored) -> bytes:
@@ -55,6 +58,26 @@ def messages(found: MessagesRead, *, as_text: bool) -> bytes:
     if found.handout:
         reply["handout"] = found.handout
     return orjson.dumps(reply)
+
+
+def listed(found: MessagesRead, words: Sequence[str]) -> bytes:
+    """What MAILBOX.LIST answers; `words` name the priorities."""
+    messages = [
+        {
+            "msg_id": str(message.msg_id),
+            "priority": words[message.priority],
+            "ts": message.created_ms // 1000,
+        }
+        for message in found.messages
+    ]
+    return orjson.dumps({"error": "", "messages": messages})
+
+
+def without_error(reply: bytes) -> bytes:
+    """A reply for a client that takes any `error` for one, also the empty one of success."""
+    if reply == DONE:
+        return b"{}"
+    return b"{" + reply[len(_SUCCESS) :] if reply.startswith(_SUCCESS) else reply
 
 
 def _message(message: Message, *, as_text: bool) -> dict[str, Any]:

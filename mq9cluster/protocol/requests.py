@@ -26,6 +26,7 @@ from mq9cluster.domain.limits import (
     DESC_BYTES_MAX,
     HEADER_BLOCK_BYTES_MAX,
     HEADER_BYTES_MAX,
+    LIST_MAX,
     MAILBOX_COUNT_MAX,
     MAX_DELIVER_MAX,
     RESULTS_DEFAULT,
@@ -53,10 +54,11 @@ SCOPES = {"batch": AckScope.BATCH, "message": AckScope.MESSAGE, "progress": AckS
 
 
 class CreateRequest(NamedTuple):
-    """CREATE; `address` None: the broker is to generate one."""
+    """CREATE; `address` None: the broker is to generate one. `with_token`: dialect 000 asked."""
 
     address: MailAddress | None
     command: CreateMailbox  # its mailbox is filled in by whoever knows the account
+    with_token: bool = False
 
 
 class FetchRequest(NamedTuple):
@@ -79,6 +81,10 @@ def parse_create(payload: bytes) -> CreateRequest:
     body = fields.parse_body(payload)
     raw_name = fields.text(body, "name")
     address = parse_address(raw_name) if raw_name else None
+    public = fields.flag(body, "public")
+    if public and address is None:
+        raise InvalidField("name", "required of a public mailbox")
+    kind = fields.choice(body, "type", ("standard", "latest"))
     command = CreateMailbox(
         b"",
         fields.integer(body, "ttl", 0, TTL_SECONDS_MAX, 0),
@@ -87,11 +93,13 @@ def parse_create(payload: bytes) -> CreateRequest:
         fields.integer(body, "max_msgs", 0, MAILBOX_COUNT_MAX, 0),
         fields.integer(body, "max_bytes", 0, MAILBOX_COUNT_MAX, 0),
         fields.choice(body, "retain", ("ttl", "acked")) == "acked",
+        public,
+        kind == "latest",
     )
     if command.max_deliver and address and len(address) > ADDRESS_DEAD_LETTER_CHARS_MAX:
         why = f"longer than {ADDRESS_DEAD_LETTER_CHARS_MAX} characters, which max_deliver needs"
         raise InvalidMailAddress(why)
-    return CreateRequest(address, command)
+    return CreateRequest(address, command, body.get("type") is not None)
 
 
 def _description(body: dict[str, Any]) -> str:
@@ -104,8 +112,14 @@ def _description(body: dict[str, Any]) -> str:
 # --- SEND ----------------------------------------------------------------------------------------
 
 
-def parse_send(ref: bytes, block: bytes, payload: bytes, duplicate_window_ms: int) -> SendMessage:
-    """The header block of MSG.SEND with its payload."""
+def parse_send(
+    ref: bytes,
+    block: bytes,
+    payload: bytes,
+    duplicate_window_ms: int,
+    priority: Priority | None = None,
+) -> SendMessage:
+    """The header block of MSG.SEND with its payload; `priority` where the subject says it."""
     if len(block) > HEADER_BLOCK_BYTES_MAX:
         raise InvalidField("header", f"more than {HEADER_BLOCK_BYTES_MAX} bytes as sent")
     own, rest = _split_headers(nats_headers.parse(block))
@@ -118,7 +132,8 @@ def parse_send(ref: bytes, block: bytes, payload: bytes, duplicate_window_ms: in
     if "nats-msg-id" in own:
         dedupe_id = fields.checked_name("Nats-Msg-Id", own["nats-msg-id"]).encode()
     meta = _meta(own.get("mq9-tags", ""), rest)
-    priority = _priority(own.get("mq9-priority", "normal"))
+    if priority is None:
+        priority = _priority(own.get("mq9-priority", "normal"))
     return SendMessage(
         ref, payload, priority, key, meta, ttl_s, delay_s, dedupe_id, duplicate_window_ms
     )
@@ -241,6 +256,13 @@ def parse_query(ref: bytes, payload: bytes) -> QueryRequest:
         fields.integer(body, "limit", 1, RESULTS_MAX, RESULTS_DEFAULT),
     )
     return QueryRequest(query, _as_text(body))
+
+
+def parse_list(ref: bytes, payload: bytes) -> Query:
+    """The body of MAILBOX.LIST."""
+    body = fields.parse_body(payload)
+    limit = fields.integer(body, "limit", 1, LIST_MAX, LIST_MAX)
+    return Query(ref, limit=limit, bare=True)
 
 
 def parse_msg_id(raw: str) -> int:

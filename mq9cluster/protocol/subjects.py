@@ -10,7 +10,13 @@ SEND_PREFIX = b"$mq9.AI.MSG.SEND."
 REPORT_SUBJECT = b"$mq9.AI.AGENT.REPORT"
 BROADCAST_PREFIX = b"$mq9.AI.BROADCAST."
 # Of these nothing is left but their answers, once the connection that asked is gone.
-READ_PREFIXES = (FETCH_PREFIX, b"$mq9.AI.MSG.QUERY.", b"$mq9.AI.AGENT.DISCOVER")
+READ_PREFIXES = (
+    FETCH_PREFIX,
+    b"$mq9.AI.MSG.QUERY.",
+    b"$mq9.AI.AGENT.DISCOVER",
+    b"$mq9.AI.MAILBOX.QUERY.",
+    b"$mq9.AI.MAILBOX.LIST.",
+)
 
 # Under these a subscription names one mailbox, so that a wildcard in the address would read other
 # people's mail.

@@ -12,7 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine
 
 from mq9cluster.domain import command as c
 from mq9cluster.domain import errors, limits
-from mq9cluster.domain.address import dead_letter_ref, mailbox_ref
+from mq9cluster.domain.address import dead_letter_ref, mailbox_ref, public_list_ref
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.outcome import HandedOut, Outcome, Refused
 from mq9cluster.domain.ports import Family
@@ -26,6 +26,7 @@ START_MS = 1_700_000_000_000
 SOURCES = [mailbox_ref("$G", "a"), mailbox_ref("$G", "b"), mailbox_ref("other", "a")]
 MAILBOXES = [*SOURCES, dead_letter_ref(SOURCES[0])]
 PROBE = c.Owner(2**40, 1, 1)
+FOLLOWED = [((1, 1, 1, 1), 0b1111), ((2, 1, 3, 4), 0b1111), ((1, 1, 2, 2), 0b1010)]
 EXACT_TEXT = (
     errors.MailboxExists,
     errors.MailboxNotFound,
@@ -127,9 +128,13 @@ class Comparison(RuleBasedStateMachine):
         assert counted.mailboxes == len(boxes)
         assert counted.messages == sum(mailbox.count() for mailbox in boxes.values())
         probed = self.replica.copy()
-        for box in [*MAILBOXES, *(dead_letter_ref(box) for box in MAILBOXES)]:
+        lists = {public_list_ref(box) for box in MAILBOXES}
+        for box in [*MAILBOXES, *(dead_letter_ref(box) for box in MAILBOXES), *sorted(lists)]:
             machine, model = self.replica.query(box), self.model.query(box)
             assert plain(machine) == plain(model)
+            for starts, priorities in FOLLOWED:
+                told = self.replica.behind(box, starts, priorities)
+                assert plain(told) == plain(self.model.behind(box, starts, priorities))
             if isinstance(machine, Refused):
                 continue
             for name in self.model.mailboxes[box].groups:

@@ -6,7 +6,7 @@ from mq9cluster.domain import command as c
 from mq9cluster.domain import errors, limits, outcome
 from mq9cluster.domain.message import Message
 from mq9cluster.domain.ports import Writes
-from mq9cluster.domain.read import Browse, Query
+from mq9cluster.domain.read import Browse, Follow, Query
 from mq9cluster.domain.registry import AgentFound, AgentRow, Changes
 from mq9cluster.machine import agents_read, reads
 from mq9cluster.machine.apply import Machine
@@ -127,6 +127,13 @@ class MachineShard:
         """FETCH without a group."""
         request = Browse(ref, deliver, from_value, tuple(tags), num_msgs)
         return self._read(reads.browse(self.machine.workspace, request))
+
+    def behind(self, ref: bytes, starts: Sequence[int], priorities: int) -> list[Message]:
+        """What a push subscription is given."""
+        workspace = self.machine.workspace
+        number, _ = reads.position(workspace, ref)
+        found = reads.follow(workspace, Follow(ref, number, tuple(starts), priorities))
+        return [message for message in found if message]
 
     @staticmethod
     def _read(found: Iterator[Message | None]) -> list[Message] | outcome.Refused:

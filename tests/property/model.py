@@ -8,15 +8,15 @@ Hand-out ids are opaque, so the model numbers its own: whoever compares keeps th
 """
 
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from mq9cluster.domain import command as c
 from mq9cluster.domain import errors, limits, outcome
-from mq9cluster.domain.address import address_of, dead_letter_ref
-from mq9cluster.domain.message import DELAYED_MSG_ID, Message
+from mq9cluster.domain.address import address_of, dead_letter_ref, public_list_ref
+from mq9cluster.domain.message import ALL_PRIORITIES, DELAYED_MSG_ID, Message, Priority
 from mq9cluster.domain.registry import AgentFound
 from tests.property.agents_model import Agents, Known, NotFound
 from tests.property.group_model import Consumer, Group, HandOut, Msg, Place
@@ -48,6 +48,8 @@ class Mailbox:
         older = self.with_key(message.key)
         if older is not None:
             del self.messages[older.msg_id]
+        if self.settings.latest:
+            self.messages.clear()
         self.last_id += 1
         message.msg_id = self.last_id
         self.messages[message.msg_id] = message
@@ -94,7 +96,7 @@ class Model:
         """(time, rank within that time, what to do, with what); what vanishes goes first."""
         for ref, box in self.mailboxes.items():
             if 0 < box.expires_ms <= now_ms:
-                yield box.expires_ms, 0, self.mailboxes.pop, (ref,)
+                yield box.expires_ms, 0, self._vanish, (ref,)
             for message in box.messages.values():
                 if 0 < message.expires_ms <= now_ms:
                     yield message.expires_ms, 1, box.messages.pop, (message.msg_id,)
@@ -113,6 +115,24 @@ class Model:
         for ref in self.registry.by_ref:
             if 0 < self.registry.swept_at(ref) <= now_ms:
                 yield self.registry.swept_at(ref), 5, self.registry.by_ref.pop, (ref,)
+
+    def _vanish(self, ref: bytes) -> None:
+        if self.mailboxes.pop(ref).settings.public:
+            until_ms = self.now_ms + limits.REMOVED_TOLD_S * 1000
+            self._tell_public(ref, {"event": "removed"}, until_ms)
+
+    def _tell_public(self, ref: bytes, event: dict[str, Any], expires_ms: int) -> None:
+        """A message under the mailbox's address, in its account's list."""
+        to = public_list_ref(ref)
+        told = self.mailboxes.setdefault(to, Mailbox(c.CreateMailbox(to), 0))
+        kind = event.pop("event")
+        text = json.dumps(
+            {"event": kind, "mail_id": address_of(ref), **event},
+            separators=(",", ":"),
+            ensure_ascii=False,
+        )
+        key, payload = address_of(ref).encode(), text.encode()
+        told.show(Msg(0, int(Priority.NORMAL), self.now_ms, expires_ms, key, b"", payload))
 
     def _promote(self, box: Mailbox, message: Msg) -> None:
         box.delayed.remove(message)
@@ -144,10 +164,16 @@ class Model:
             raise Refuse(errors.Unavailable("this run of the node was ended"))
 
     def _create_mailbox(self, create: c.CreateMailbox) -> outcome.Outcome:
-        if create.mailbox in self.mailboxes:
-            raise Refuse(errors.MailboxExists(address_of(create.mailbox)))
+        present = self.mailboxes.get(create.mailbox)
+        if present is not None:
+            if not (present.settings.public and create.public):
+                raise Refuse(errors.MailboxExists(address_of(create.mailbox)))
+            return outcome.MailboxCreated(create.mailbox)
         expires_ms = self.now_ms + create.ttl_s * 1000 if create.ttl_s else 0
         self.mailboxes[create.mailbox] = Mailbox(create, expires_ms)
+        if create.public:
+            about = {"desc": create.desc, "ttl": create.ttl_s, "create_time": self.now_ms // 1000}
+            self._tell_public(create.mailbox, {"event": "added", **about}, 0)
         return outcome.MailboxCreated(create.mailbox)
 
     def _send_message(self, send: c.SendMessage) -> outcome.Outcome:
@@ -178,6 +204,8 @@ class Model:
     def _check_room(self, box: Mailbox, send: c.SendMessage) -> None:
         max_msgs, max_bytes = box.settings.max_msgs, box.settings.max_bytes
         replaced = None if send.delay_s else box.with_key(send.key)
+        if box.settings.latest and not send.delay_s:
+            replaced = next(iter(box.messages.values()), None)
         if max_msgs and replaced is None and box.count() + 1 > max_msgs:
             raise Refuse(errors.MailboxFull(f"max_msgs {max_msgs} reached"))
         growth = len(send.payload) - (len(replaced.payload) if replaced else 0)
@@ -216,7 +244,7 @@ class Model:
         for h in list(group.current):
             if h.consumer == consumer:
                 self._end(fetch.mailbox, fetch.group, h, "")
-        places = self._open_places(box, group, fetch.tags)
+        places = self._open_places(box, group, fetch.tags, fetch.priorities)
         room = limits.HELD_PER_GROUP_MAX - sum(len(h.held) for h in group.current)
         places = places[: min(fetch.num_msgs, room)]
         if not places:
@@ -247,11 +275,19 @@ class Model:
                 return from_value, 0
         return 0, 0
 
-    def _open_places(self, box: Mailbox, group: Group, tags: Iterable[str]) -> list[Place]:
+    def _open_places(
+        self,
+        box: Mailbox,
+        group: Group,
+        tags: Iterable[str],
+        priorities: int = ALL_PRIORITIES,
+    ) -> list[Place]:
         return sorted(
             message.place
             for message in box.messages.values()
-            if group.is_open(message, self.now_ms) and _matches(message, tags)
+            if group.is_open(message, self.now_ms)
+            and _matches(message, tags)
+            and priorities >> message.priority & 1
         )
 
     # The ends of hand-outs.
@@ -466,6 +502,17 @@ class Model:
         start = Group(*self._start(box, deliver, from_value), self.now_ms)
         places = self._open_places(box, start, tags)[:num_msgs]
         return [box.messages[msg_id].read() for _, msg_id in places]
+
+    def behind(self, ref: bytes, starts: Sequence[int], priorities: int) -> list[Message]:
+        """What a push subscription is given that has seen everything before `starts`."""
+        if ref not in self.mailboxes:
+            return []
+        found = sorted(self.mailboxes[ref].messages.values(), key=lambda message: message.place)
+        return [
+            message.read()
+            for message in found
+            if priorities >> message.priority & 1 and message.msg_id >= starts[message.priority]
+        ]
 
     def held(self, ref: bytes, group: str) -> int:
         """How many messages consumers of this group hold."""

@@ -70,7 +70,18 @@ SENDS = st.one_of(
 )
 COMMANDS = st.one_of(
     SENDS,
-    st.builds(c.CreateMailbox, REFS, U32, st.text(max_size=99), IDS, IDS, IDS, st.booleans()),
+    st.builds(
+        c.CreateMailbox,
+        REFS,
+        U32,
+        st.text(max_size=99),
+        IDS,
+        IDS,
+        IDS,
+        st.booleans(),
+        st.booleans(),
+        st.booleans(),
+    ),
     st.builds(
         c.FetchMessages,
         REFS,
@@ -84,6 +95,7 @@ COMMANDS = st.one_of(
         IDS,
         U32,
         st.tuples(st.integers(0, 3), IDS),
+        st.integers(1, 15),
     ),
     st.builds(
         c.AckMessages, REFS, NAMES, IDS, OWNERS, st.text(max_size=20), st.sampled_from(c.AckScope)
@@ -150,6 +162,16 @@ VERSION_1_JSON = [
         c.FetchMessages(BOX, "g", OWNER, "c", 1, 7, True, ("t",), 10, 2000, (2, 9)),
         3,
         b'["g",[1,2,3],"c",1,7,true,["t"],10,2000,[2,9]]',
+    ),
+    (
+        c.CreateMailbox(BOX, 60, "d", 3, 4, 5, retain_acked=True, public=True),
+        2,
+        b'[60,"d",3,4,5,true,true,false]',
+    ),
+    (
+        c.FetchMessages(BOX, "g", OWNER, priorities=6),
+        3,
+        b'["g",[1,2,3],"",0,0,false,[],100,0,[0,0],6]',
     ),
     (c.AckMessages(BOX, "g", 5, OWNER, "1-1", 1), 4, b'["g",5,[1,2,3],"1-1",1]'),
     (c.NackMessage(BOX, "g", 5, OWNER, 9), 5, b'["g",5,[1,2,3],9]'),

@@ -107,6 +107,7 @@ class MachineAgainstModel(Comparison):
         max_msgs=st.sampled_from([0, 0, 3, 5]),
         max_bytes=st.sampled_from([0, 0, 8]),
         retain=st.booleans(),
+        kind=st.sampled_from(["", "", "public", "latest"]),
         hold=st.booleans(),
     )
     def create(
@@ -117,9 +118,11 @@ class MachineAgainstModel(Comparison):
         max_msgs: int,
         max_bytes: int,
         retain: bool,
+        kind: str,
         hold: bool,
     ) -> None:
         settings = c.CreateMailbox(box, ttl_s, "", max_deliver, max_msgs, max_bytes, retain)
+        settings = settings._replace(public=kind == "public", latest=kind == "latest")
         self.submit(settings, hold)
 
     @rule(
@@ -169,6 +172,7 @@ class MachineAgainstModel(Comparison):
         tags=st.sampled_from([(), (), (), (), ("x",), ("x", "y")]),
         num_msgs=st.sampled_from([1, 2, 2, 3, 4, 100]),
         ack_wait_ms=st.sampled_from([0, 0, 1_000, 60_000]),
+        priorities=st.sampled_from([15, 15, 15, 15, 4, 5, 8]),
         hold=st.booleans(),
     )
     def fetch(
@@ -183,15 +187,14 @@ class MachineAgainstModel(Comparison):
         tags: tuple[str, ...],
         num_msgs: int,
         ack_wait_ms: int,
+        priorities: int,
         hold: bool,
     ) -> None:
         value = self.start_value(box, deliver, ahead)
-        self.submit(
-            c.FetchMessages(
-                box, group, owner, consumer, deliver, value, force, tags, num_msgs, ack_wait_ms
-            ),
-            hold,
+        fetch = c.FetchMessages(
+            box, group, owner, consumer, deliver, value, force, tags, num_msgs, ack_wait_ms
         )
+        self.submit(fetch._replace(priorities=priorities), hold)
 
     def start_value(self, box: bytes, deliver: int, ahead: int) -> int:
         """A from_id or from_time around now."""

@@ -39,6 +39,7 @@ commands = st.one_of(
     _made(CreateMailbox, refs, ttl_s=st.integers(0, 2)),
     _made(CreateMailbox, full, max_msgs=st.integers(1, 3)),
     _made(CreateMailbox, full, max_bytes=st.integers(1, 9)),
+    _made(CreateMailbox, refs, latest=st.just(True)),
     _made(DeleteMessage, refs, st.integers(1, 6)),
     _made(
         FetchMessages,

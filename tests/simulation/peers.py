@@ -111,7 +111,15 @@ class SimLink:
         self.heard_s = self.peers.loop.time()
         if not self.up and not self.broken:
             self.up = True
+            self.say("dialled")
             self.peers.handler.on_up(self.name)
+
+    def serve_no_more(self) -> None:
+        """What the peer asked over a stream that has ended."""
+        serving, self.serving = self.serving, {}
+        for cancel in serving.values():
+            if cancel:
+                cancel()
 
     def look(self) -> None:
         """A ping's time has passed."""
@@ -121,10 +129,7 @@ class SimLink:
             requests, self.requests = self.requests, {}
             for pending in requests.values():
                 pending.finish(Lost())
-            serving, self.serving = self.serving, {}
-            for cancel in serving.values():
-                if cancel:
-                    cancel()
+            self.serve_no_more()
             for queue in (*self.states_out.values(), *self.states_in.values()):
                 queue.put_nowait(b"")
             self.peers.handler.on_down(self.name)
@@ -264,6 +269,10 @@ class SimPeers:
     def _on_pong(self, link: SimLink, wall_ms: int) -> None:
         link.offset_ms = wall_ms - self.clock.wall_ms()
         link.hear()
+
+    def _on_dialled(self, link: SimLink) -> None:
+        """A new stream from a peer ends its older one (cluster/peer_service.py)."""
+        link.serve_no_more()
 
     def _on_raft(self, link: SimLink, group: int, data: bytes) -> None:
         self.handler.on_raft(link.name, [(group, data)])

@@ -18,7 +18,13 @@ from tests.simulation.shrink import shrink, smallest
 from tests.simulation.whole import simulate_whole
 from tests.simulation.whole_faults import FAULTS
 from tests.simulation.whole_mutants import ALL, simulate_mutant
-from tests.simulation.whole_options import EMBEDDER_FAULTS, FEATURES, STANDSTILL, WholeOptions
+from tests.simulation.whole_options import (
+    EMBEDDER_FAULTS,
+    FEATURES,
+    PUSHES,
+    STANDSTILL,
+    WholeOptions,
+)
 from tests.simulation.whole_options import FAULTS as FAULT_NAMES
 
 SEEDS_TO_CATCH_MAX = 200
@@ -85,7 +91,7 @@ def test_every_fault_and_feature_is_drawn() -> None:
     drawn = [WholeOptions.draw(seed) for seed in range(200)]
     assert {fault.kind for options in drawn for fault in options.plan} == set(FAULTS)
     assert {*FAULT_NAMES, *EMBEDDER_FAULTS, STANDSTILL} == set(FAULTS)
-    assert {name for options in drawn for name in options.features} == set(FEATURES)
+    assert {name for options in drawn for name in options.features} == {*FEATURES, PUSHES}
 
 
 def test_a_failing_run_names_all_it_expands_to() -> None:

@@ -64,6 +64,8 @@ class World:
         self.watch = Watch(self)
         self.agents = AgentsHistory(self)
         self.core = CoreHistory(self)
+        self.pushing = random.Random(f"pushing/{options.seed}")
+        self.pushed: dict[str, set[int]] = {}  # to members of the group, by mailbox
         self.tracer = SimTracer(self)
         self.service = ""  # how the embedding service is: "", "slow", "broken" or "down"
         self.model = 1  # the embedding model that nodes are started with

@@ -14,7 +14,7 @@ import orjson
 
 from mq9cluster.domain.tracing import TRACEPARENT
 from mq9cluster.protocol import nats_headers
-from tests.simulation import whole_agents, whole_core, whole_wider
+from tests.simulation import whole_agents, whole_core, whole_pushes, whole_wider
 from tests.simulation.whole_history import (
     OFF_S,
     PRIORITIES,
@@ -23,6 +23,7 @@ from tests.simulation.whole_history import (
     Sent,
     decoded,
 )
+from tests.simulation.whole_options import PUSHES
 
 if TYPE_CHECKING:
     from tests.simulation.whole import World
@@ -76,6 +77,8 @@ class Client:
         if "core" in self.world.options.features:
             account = self.random.choice(whole_core.ACCOUNTS)
             self.node.open_session(self.connection, account, partial(whole_core.begin, self))
+        if PUSHES in self.world.options.features:
+            whole_pushes.begin(self)
         return True
 
     def disconnect(self) -> None:
@@ -169,6 +172,8 @@ class Client:
             works += whole_core.works(self)
         if "visitors" in features:
             works += whole_wider.works(self)
+        if PUSHES in features:
+            works += whole_pushes.works(self)
         return works
 
     def begin(self) -> None:

@@ -14,7 +14,9 @@ from tests.simulation.checker import Violation
 from tests.simulation.whole_clients import GROUP, Client
 from tests.simulation.whole_core import FINAL, SERVICE, CoreSession
 from tests.simulation.whole_history import BoxHistory, decoded
-from tests.simulation.whole_options import HOUR_MS
+from tests.simulation.whole_options import HOUR_MS, PUSHES
+from tests.simulation.whole_pushes import GROUP as PUSHED_TO
+from tests.simulation.whole_pushes import Reader
 
 if TYPE_CHECKING:
     from tests.simulation.whole import World
@@ -42,6 +44,8 @@ class End:
         for node in world.here:
             await self._read_everything(node)
         await self._drain()
+        if PUSHES in world.options.features:
+            await self._pushes()
         if "core" in world.options.features:
             await self._core()
         if "registry" in world.options.features:
@@ -151,6 +155,59 @@ class End:
 
         await self._at(self.world.random.choice(self.world.here), ask)
         return found
+
+    # --- pushes ----------------------------------------------------------------------------------
+
+    async def _pushes(self) -> None:
+        """A reader at any node is given all there is; the members of the group were."""
+        draw, here = self.world.random, self.world.here
+        for box in self.world.boxes.values():
+            if box.created_s is None or box.kind.ttl_s or box.kind.retain_acked:
+                continue
+            wanted = await self._ids_of(box)
+            await self._at(draw.choice(here), partial(self._read_on, box, "", wanted))
+            if box.name in self.world.pushed:
+                await self._at(draw.choice(here), partial(self._read_on, box, PUSHED_TO, wanted))
+
+    async def _ids_of(self, box: BoxHistory) -> set[int]:
+        """Of what does not expire."""
+        found: set[int] = set()
+
+        def ask(client: Client, done: Callable[[], None]) -> None:
+            def answered(reply: dict[str, Any] | None) -> None:
+                if reply is not None:
+                    told = [box.sent[message["payload"]] for message in _texts(reply)]
+                    found.update(sent.msg_id for sent in told if not sent.ttl_s)
+                    done()
+
+            client.ask(f"MSG.QUERY.{box.name}", {"limit": 1_000}, answered)
+
+        await self._at(self.world.random.choice(self.world.here), ask)
+        return found
+
+    def _read_on(
+        self,
+        box: BoxHistory,
+        group: str,
+        wanted: set[int],
+        client: Client,
+        done: Callable[[], None],
+    ) -> None:
+        """Subscribe, and wait until everything was given."""
+        node, pushed = client.node, self.world.pushed
+        assert node is not None
+
+        def look(reader: Reader) -> None:
+            if wanted <= (pushed[box.name] if group else reader.ids):
+                done()
+            elif client.node is node:
+                self.world.later(LOOK_S, partial(look, reader))
+
+        def begin(reader: Reader) -> None:
+            reader.begin(for_good=True)
+            self.world.in_turn(look, reader)
+
+        node.open_reader(client.connection, box, group, begin)
 
     # --- agents ----------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from mq9cluster.broker.agents import Agents, no_codes
 from mq9cluster.broker.mailboxes import Mailboxes
+from mq9cluster.broker.pushes import Pushes
 from mq9cluster.broker.router import Router
 from mq9cluster.broker.search_side import SearchSide
 from mq9cluster.broker.traced import TracedRouter
@@ -37,9 +38,11 @@ from tests.simulation.files import Files, SimPath
 from tests.simulation.process import PROCESS, Died, Process
 from tests.simulation.search import SERVICE
 from tests.simulation.whole_core import CoreSession
+from tests.simulation.whole_pushes import READERS_MAX, Reader
 
 if TYPE_CHECKING:
     from tests.simulation.whole import World
+    from tests.simulation.whole_history import BoxHistory
 
 EPOCH_MS = 1_700_000_000_000  # the wall clocks' beginning
 WAITING_FETCHES_MAX = 100
@@ -89,6 +92,7 @@ class WholeNode(MemberEvents):
         self.serving = False
         self.connections: dict[int, Callable[[], None]] = {}  # what tells the client of its end
         self.sessions: dict[int, CoreSession] = {}
+        self._readers: dict[int, list[Reader]] = {}  # by connection
         self._next_connection = 0
         self._mailboxes: Mailboxes | None = None
         self._router: Router | None = None
@@ -206,10 +210,16 @@ class WholeNode(MemberEvents):
             self._duplicate_window_ms(),
             WAITING_FETCHES_MAX,
         )
+        self._pushes = Pushes(
+            cluster.shards,
+            cluster.me.node_id,
+            cluster.incarnation,
+            lambda: cluster.may_hand_out,
+        )
         embed = search.embedding.embed if search else no_codes
         agents = Agents(cluster.shards, embed, AGENT_TTL_S)
         discovery = search.discovery if search else _NoDiscovery()
-        parts: Any = (self._mailboxes, agents, discovery, self.clock)
+        parts: Any = (self._mailboxes, self._pushes, agents, discovery, self.clock)
         traces = cluster.traces
         self._router = TracedRouter(traces, *parts) if traces else Router(*parts)
         chance = random.Random(seed)
@@ -257,6 +267,7 @@ class WholeNode(MemberEvents):
         self.process = self.cluster = self._mailboxes = self._router = None
         self._routes = self.exchange = self.search = None
         self.sessions.clear()
+        self._readers.clear()
         self.serving = False
         lost = self.disk.unsynced - keep
         self.files.crash(power=lost > 0 or self.world.random.random() < 0.5)
@@ -351,8 +362,47 @@ class WholeNode(MemberEvents):
             session = self.sessions.pop(connection, None)
             if session is not None:
                 session.close()
+            for reader in self._readers.pop(connection, ()):
+                reader.end()
             if self._router is not None:
                 self._router.connection_closed(connection)
+
+    # --- push subscriptions ----------------------------------------------------------------------
+
+    @property
+    def router(self) -> Router | None:
+        """What carries out commands, once it serves."""
+        return self._router
+
+    def open_reader(
+        self,
+        connection: int,
+        box: "BoxHistory",
+        group: str,
+        then: Callable[[Reader], None] = lambda reader: reader.begin(),
+    ) -> None:
+        """A client's subscription reaches this node."""
+
+        def arrived() -> None:
+            readers = self._readers.setdefault(connection, [])
+            if connection in self.connections and self._router and len(readers) < READERS_MAX:
+                reader = Reader(self.world, self, connection, box, group)
+                readers.append(reader)
+                then(reader)
+
+        if self.process is not None:
+            self.process.enter(arrived)
+
+    def close_reader(self, connection: int) -> None:
+        """A client ends its oldest subscription."""
+
+        def arrived() -> None:
+            readers = self._readers.get(connection)
+            if readers:
+                readers.pop(0).end()
+
+        if self.process is not None:
+            self.process.enter(arrived)
 
     # --- core NATS -------------------------------------------------------------------------------
 
@@ -401,6 +451,7 @@ class WholeNode(MemberEvents):
         self.world.seen["new run"] += 1
         if self._mailboxes is not None:
             self._mailboxes.begin_run(incarnation)
+            self._pushes.begin_run(incarnation)
 
     def on_peer_up(self, peer: str) -> None:
         """Core NATS reaches one node more."""

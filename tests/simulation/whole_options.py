@@ -66,6 +66,8 @@ FAULTS = (
     "meddling",
 )
 EMBEDDER_FAULTS = ("embedding service", "another model")  # where there is one
+PUSHES = "pushes"  # subscriptions to mailboxes
+PUSHED = 0.2  # of seeds have some; drawn apart, so that the others stay what they were
 STANDSTILL = "standstill"
 STANDSTILLS = 0.15  # of seeds have some; drawn apart, so that the others stay what they were
 
@@ -124,6 +126,8 @@ class WholeOptions:
             kinds += EMBEDDER_FAULTS
         if nodes > 1 and random.Random(f"standstill/{seed}").random() < STANDSTILLS:
             kinds = [STANDSTILL, *kinds]
+        if random.Random(f"pushes/{seed}").random() < PUSHED:
+            features.add(PUSHES)
         kept = draw.choice([2, 8, 8, 1_000])
         if draw.random() < INSTALLS:
             kinds, kept = ["death at an install", *kinds[:2]], 2

@@ -94,6 +94,12 @@ class Echo:
         if respond is not None:
             respond(payload)
 
+    def introduced(self, connection, name):
+        pass
+
+    def subscribe(self, connection, account, subject, queue, deliver, has_room, confirm):
+        return None
+
     def connection_lost(self, connection):
         pass
 

@@ -6,11 +6,12 @@ node behind one face: nats-py, a real client, and `RawNats`, for what nats-py re
 calls nothing of the project.
 """
 
+import asyncio
 import base64
 import itertools
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 from nats.aio.client import Client
@@ -69,6 +70,19 @@ def checked(raw: bytes) -> Reply:
     )
     assert reply.get("code") == expected, raw
     return reply
+
+
+async def until(ask: Callable[[], Awaitable[Reply]], holds: Callable[[Reply], bool]) -> None:
+    """Ask until `holds`: what time does, a client can only ask for."""
+    while True:
+        if holds(await ask()):
+            return
+        await asyncio.sleep(0.05)
+
+
+def is_gone(reply: Reply) -> bool:
+    """Whether the mailbox is not there, or no more."""
+    return reply.get("code") == "mailbox_not_found"
 
 
 def payloads(reply: Reply) -> list[bytes]:

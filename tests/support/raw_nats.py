@@ -120,12 +120,17 @@ class RawNats:
         """The sid of the newest subscription, to end it by."""
         return self._sids
 
-    def subscribe(self, subject: str, queue: str = "") -> asyncio.Queue[Delivered]:
-        """Subscribe; what comes goes into the queue. `flush` to know that the server knows."""
+    def subscribe(
+        self, subject: str, queue: str = "", maximum: int = 0
+    ) -> asyncio.Queue[Delivered]:
+        """Subscribe, with a `maximum` for so many messages; what comes goes into the queue. `flush`
+        to know that the server knows.
+        """
         self._sids += 1
         sid = str(self._sids)
         self._queues[sid] = asyncio.Queue()
-        self.post(f"SUB {subject} {queue + ' ' if queue else ''}{sid}\r\n".encode())
+        only = f"UNSUB {sid} {maximum}\r\n" if maximum else ""
+        self.post(f"SUB {subject} {queue + ' ' if queue else ''}{sid}\r\n{only}".encode())
         return self._queues[sid]
 
     async def request(
@@ -159,6 +164,10 @@ class RawNats:
     def stop_reading(self) -> None:
         """Leave what the server sends in the socket."""
         cast(asyncio.Transport, self._writer.transport).pause_reading()
+
+    def read_on(self) -> None:
+        """Take it, after all."""
+        cast(asyncio.Transport, self._writer.transport).resume_reading()
 
     async def close(self) -> None:
         """Close the socket at once."""

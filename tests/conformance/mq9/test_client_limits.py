@@ -44,3 +44,25 @@ async def test_what_is_set_for_one_client_is_kept_told_and_counted(serve_node: S
     assert await counted(node, "mq9_requests_over_rate_total") == answers.count(told)
     await client.close()
     await flooder.close()
+
+
+async def test_so_many_mailboxes_push_to_one_client(serve_node: ServeNode) -> None:
+    node = await serve_node(max_waiting_fetches=2)
+    client, other = [await RawNats.connect(node.host, node.port) for _ in range(2)]
+    for number in range(2):
+        client.subscribe(f"$mq9.AI.MAILBOX.MSG.box.{number}.*")
+    await client.flush()
+    assert (client.errors, await counted(node, "mq9_push_readers")) == ([], 2)
+    client.subscribe("$mq9.AI.MAILBOX.MSG.box.2.*")
+    other.subscribe("$mq9.AI.MAILBOX.MSG.box.2.*")
+    await client.flush()
+    await other.flush()
+    assert client.errors == ["maximum subscriptions exceeded"]
+    assert await counted(node, "mq9_push_readers") == 3
+    assert await counted(node, "mq9_subscriptions_refused_total") == 1
+    client.post(b"UNSUB 1\r\n")
+    client.subscribe("$mq9.AI.MAILBOX.MSG.box.2.*")
+    await client.flush()
+    assert await counted(node, "mq9_push_readers") == 3
+    await client.close()
+    await other.close()

@@ -67,7 +67,12 @@ class NoMailboxes:
 @pytest.fixture
 def router(tracer):
     return TracedRouter(
-        ParcelTraces(tracer, SystemClock()), NoMailboxes(), object(), NoMailboxes(), SystemClock()
+        ParcelTraces(tracer, SystemClock()),
+        NoMailboxes(),
+        object(),
+        object(),
+        NoMailboxes(),
+        SystemClock(),
     )
 
 

@@ -2,7 +2,8 @@
 
 from mq9cluster.cluster.waiting import Waiter, WaitingRoom
 from mq9cluster.domain.command import FetchMessages, Owner
-from mq9cluster.domain.read import Browse, MessagesRead
+from mq9cluster.domain.message import ALL_PRIORITIES
+from mq9cluster.domain.read import Browse, Follow, MessagesRead
 
 MAILBOX, OTHER = b"$G\0here", b"$G\0there"
 OWNER = Owner(1, 1, 1)
@@ -29,7 +30,7 @@ def test_a_change_wakes_the_first_of_each_group_and_all_without_one() -> None:
         room.park(waiter)
     assert set(room.wake([OTHER, MAILBOX])) == {first, other, free, free2}
     assert room.count == 1
-    assert room.wake_queue(MAILBOX, ("a", ())) == [second]
+    assert room.wake_queue(MAILBOX, ("a", (), ALL_PRIORITIES)) == [second]
     assert room.wake([MAILBOX]) == []
 
 
@@ -42,7 +43,22 @@ def test_a_change_wakes_the_first_of_each_set_of_tags() -> None:
     for waiter in (plain, tagged, tagged2, another):
         room.park(waiter)
     assert set(room.wake([MAILBOX])) == {plain, tagged, another}
-    assert room.wake_queue(MAILBOX, ("a", ("x",))) == [tagged2]
+    assert room.wake_queue(MAILBOX, ("a", ("x",), ALL_PRIORITIES)) == [tagged2]
+
+
+def test_a_change_wakes_the_first_of_each_set_of_priorities_and_all_who_are_pushed_to() -> None:
+    room = WaitingRoom()
+    both, urgent, urgent2 = (
+        Waiter(FetchMessages(MAILBOX, "a", OWNER, priorities=wanted), 0, lambda _: None)
+        for wanted in (0b0110, 0b0010, 0b0010)
+    )
+    pushed = [
+        Waiter(Follow(MAILBOX, priorities=wanted), 0, lambda _: None) for wanted in (0b0010, 0b1111)
+    ]
+    for waiter in (both, urgent, urgent2, *pushed):
+        room.park(waiter)
+    assert set(room.wake([MAILBOX])) == {both, urgent, *pushed}
+    assert room.wake_queue(MAILBOX, ("a", (), 0b0010)) == [urgent2]
 
 
 def test_one_woken_for_nothing_goes_back_to_its_place() -> None:
@@ -52,7 +68,7 @@ def test_one_woken_for_nothing_goes_back_to_its_place() -> None:
     room.park(second)
     (woken,) = room.wake([MAILBOX])
     room.park(woken, first=True)
-    assert room.wake_queue(MAILBOX, ("a", ())) == [first]
+    assert room.wake_queue(MAILBOX, ("a", (), ALL_PRIORITIES)) == [first]
 
 
 def test_one_that_left_is_not_woken() -> None:

@@ -23,6 +23,24 @@ def pytest_asyncio_loop_factories(config, item):
 
 
 @dataclass
+class Push:
+    """A push subscription, from the handler's side."""
+
+    asked: tuple
+    deliver: Callable
+    has_room: Callable
+    confirm: Callable
+    resumed: int = 0
+    cancelled: int = 0
+
+    def resume(self):
+        self.resumed += 1
+
+    def cancel(self):
+        self.cancelled += 1
+
+
+@dataclass
 class Handler:
     """Echoes the payload at once, unless `hold` is set: then the responds are kept in `held`."""
 
@@ -30,7 +48,10 @@ class Handler:
     commands: list[tuple] = field(default_factory=list)
     held: list = field(default_factory=list)
     lost: dict[int, int] = field(default_factory=dict)  # behind how many commands
+    names: dict[int, str] = field(default_factory=dict)
     closed: list[int] = field(default_factory=list)
+    pushes: list["Push"] = field(default_factory=list)
+    refuse: Exception | bool = True  # push subscriptions: there are none, or an error
 
     def handle(self, connection, account, subject, header, payload, respond):
         self.commands.append((connection, account, subject, header, payload))
@@ -40,6 +61,17 @@ class Handler:
             self.held.append(respond)
         else:
             respond(payload)
+
+    def introduced(self, connection, name):
+        self.names[connection] = name
+
+    def subscribe(self, connection, account, subject, queue, deliver, has_room, confirm):
+        if isinstance(self.refuse, Exception):
+            raise self.refuse
+        push = Push((connection, account, subject, queue), deliver, has_room, confirm)
+        if not self.refuse:
+            self.pushes.append(push)
+        return None if self.refuse else push
 
     def connection_lost(self, connection):
         self.lost[connection] = len(self.commands)
