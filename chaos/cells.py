@@ -11,6 +11,7 @@ from typing import Final
 from chaos.checkers.verdict import Verdict
 from chaos.clients.connection import Stage
 from chaos.clients.mailboxes import Mailboxes
+from chaos.clients.pushes import Pushes
 from chaos.clients.registers import Registers
 from chaos.clients.registry import Registry
 from chaos.clients.timers import Timers
@@ -24,6 +25,7 @@ WORKLOADS: Final[Mapping[str, Callable[[Stage], Workload]]] = {
     "registers": Registers,
     "timers": Timers,
     "registry": Registry,
+    "pushes": Pushes,
 }
 
 

@@ -37,6 +37,13 @@ class Answer(NamedTuple):
         return self.told is Told.UNKNOWN or self.code in NOTHING_DONE
 
 
+class Pushed(NamedTuple):
+    """A message of a subscription."""
+
+    header: bytes | None
+    payload: bytes
+
+
 class Operation(NamedTuple):
     """One request, for the timeline."""
 
@@ -95,6 +102,7 @@ class Connection(asyncio.Protocol):
         self._waiting: dict[bytes, asyncio.Future[bytes | None]] = {}
         self._inbox = b"_INBOX.c%d" % random.SystemRandom().getrandbits(64)
         self._requests = 0
+        self._taking: dict[bytes, Callable[[Pushed], None]] = {}  # by sid
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is open; nothing is sent before the server has spoken."""
@@ -104,7 +112,9 @@ class Connection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Answers, and what keeps the connection alive."""
         for event in self._parser.feed(data):
-            if event[0] == nats_client.MSG:
+            if event[0] == nats_client.MSG and event[2] in self._taking:
+                self._taking[event[2]](Pushed(event[4], event[5]))
+            elif event[0] == nats_client.MSG:
                 waiting = self._waiting.pop(event[1], None)
                 if waiting is not None and not waiting.done():
                     waiting.set_result(event[5])
@@ -135,6 +145,12 @@ class Connection(asyncio.Protocol):
     def _write(self, data: bytes) -> None:
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write(data)
+
+    def subscribe(self, subject: str, queue: str, take: Callable[[Pushed], None]) -> None:
+        """Hand what comes to `take`, until the connection ends."""
+        sid = len(self._taking) + 2
+        self._taking[b"%d" % sid] = take
+        self._write(nats_client.encode_sub(subject.encode(), sid, queue.encode() or None))
 
     def ask(
         self, subject: str, payload: bytes, headers: Iterable[tuple[str, str]]
