@@ -10,7 +10,6 @@ sent beyond that waits, unread or unworked, while others have theirs.
 
 import asyncio
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, cast
 
@@ -118,7 +117,7 @@ class Connection(asyncio.Protocol):
         self._ping_at = self._ping_sent_at = 0.0
         # Whom each PING that is not yet answered is for: the keepalive, or who wants to know what
         # the client has read.
-        self._pongs_due: deque[Read | None] = deque()
+        self._pongs_due: list[Read | None] = []
         self._stuck_since = 0.0
         self._stuck_until_bytes = 0
 
@@ -525,7 +524,7 @@ class Connection(asyncio.Protocol):
 
     def _read_no_more(self) -> None:
         """What was sent since the last PONG may never have been read."""
-        due, self._pongs_due = self._pongs_due, deque()
+        due, self._pongs_due = self._pongs_due, []
         for then in due:
             if then is not None:
                 then(False)

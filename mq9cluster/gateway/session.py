@@ -567,7 +567,7 @@ class Session(Connection):
     def _pong(self, event: Event) -> None:
         self.pings_out = 0
         due = self._pongs_due
-        then = due.popleft() if due else None  # clients answer in order
+        then = due.pop(0) if due else None  # clients answer in order
         if then is not None:
             then(True)
         elif self._ping_sent_at:
