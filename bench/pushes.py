@@ -27,6 +27,7 @@ PAYLOAD = b"x" * 128
 OUTSTANDING = 1_000
 READ_BYTES = 1 << 20
 MARK = b"mq9-msg-id:"
+PING = b"PING\r\n"
 GROUPS = itertools.count(1)
 
 
@@ -176,6 +177,8 @@ class Client:
         while count > 0:
             data = self._rest + await self._reader.read(READ_BYTES)
             count -= data.count(MARK)
+            # Who does not answer the PING behind a page of a queue group is given no other.
+            self.write(b"PONG\r\n" * (data.count(PING) - self._rest.count(PING)))
             self._rest = data[1 - len(MARK) :]  # the beginning of one, perhaps
 
     async def consume(self, num_msgs: int, count: int) -> None:
